@@ -1,0 +1,61 @@
+"""Self-supervised multimodal representations of resting-state fMRI (and, later, of cardiac cine imaging).
+
+The public functions are imported when first used, so that `import ssl4neuro` and the command line answer at once.
+"""
+
+from importlib import import_module
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ssl4neuro.data.prepare import prepare_courses, prepare_ica
+    from ssl4neuro.errors import UserError
+    from ssl4neuro.evaluate.embed import embed
+    from ssl4neuro.evaluate.identify import identify
+    from ssl4neuro.evaluate.probe import probe
+    from ssl4neuro.pretrained import load
+    from ssl4neuro.quickstart import quickstart
+    from ssl4neuro.report import report
+    from ssl4neuro.retrieve.index import build_index
+    from ssl4neuro.retrieve.query import query
+    from ssl4neuro.simulate.ica import simulate_ica
+    from ssl4neuro.train.pretrain import pretrain
+
+PUBLIC = {
+    "UserError": "ssl4neuro.errors",
+    "build_index": "ssl4neuro.retrieve.index",
+    "embed": "ssl4neuro.evaluate.embed",
+    "identify": "ssl4neuro.evaluate.identify",
+    "load": "ssl4neuro.pretrained",
+    "prepare_courses": "ssl4neuro.data.prepare",
+    "prepare_ica": "ssl4neuro.data.prepare",
+    "pretrain": "ssl4neuro.train.pretrain",
+    "probe": "ssl4neuro.evaluate.probe",
+    "query": "ssl4neuro.retrieve.query",
+    "quickstart": "ssl4neuro.quickstart",
+    "report": "ssl4neuro.report",
+    "simulate_ica": "ssl4neuro.simulate.ica",
+}
+
+__version__ = version("ssl4neuro")
+__all__ = [
+    "UserError",
+    "build_index",
+    "embed",
+    "identify",
+    "load",
+    "prepare_courses",
+    "prepare_ica",
+    "pretrain",
+    "probe",
+    "query",
+    "quickstart",
+    "report",
+    "simulate_ica",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in PUBLIC:
+        raise AttributeError(f"module 'ssl4neuro' has no attribute '{name}'")
+    return getattr(import_module(PUBLIC[name]), name)

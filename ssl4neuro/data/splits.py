@@ -1,0 +1,100 @@
+"""Which subjects train, which steer the training, and which no encoder ever sees: always by subject, by site on request."""
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+
+from ssl4neuro.errors import UserError
+
+
+@dataclass(frozen=True)
+class SplitConfig:
+    """How subjects are divided before pretraining."""
+
+    holdout: float = 0.2  # share of subjects no encoder sees; probes are tested on them
+    validation: float = 0.15  # share of the rest that steers early stopping; never trained on
+    by_site: bool = False  # keep every site on one side
+    hold_sites: tuple[str, ...] = ()  # these sites are the hold-out; overrides `holdout`
+
+    def __post_init__(self) -> None:
+        for name in ("holdout", "validation"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ValueError(f"{name} is a share of the subjects, at least 0 and below 1")
+
+
+@dataclass(frozen=True)
+class Split:
+    """Disjoint sets of subjects, saved with the run as split.json."""
+
+    train: tuple[str, ...]
+    validation: tuple[str, ...]
+    holdout: tuple[str, ...]
+
+    def to_json(self) -> dict[str, list[str]]:
+        return {name: list(subjects) for name, subjects in asdict(self).items()}
+
+
+def split_subjects(sites: Mapping[str, str], config: SplitConfig, seed: int) -> Split:
+    """Divide subjects into train, validation and hold-out.
+
+    The order is a hash of (seed, subject), so that a subject added later moves as few of the others as possible.
+
+    Args:
+        sites: site of every subject.
+        config: shares, and whether whole sites stay together.
+        seed: another seed gives another split.
+
+    Raises:
+        UserError: an unknown site is to be held out, or no subject is left to train on.
+    """
+    unknown = sorted(set(config.hold_sites) - set(sites.values()))
+    if unknown:
+        raise UserError(f"split.hold_sites: no site '{unknown[0]}' in this cohort (it has {', '.join(sorted(set(sites.values())))})")
+    if config.hold_sites:
+        held = {s for s, site in sites.items() if site in config.hold_sites}
+    else:
+        held = _take(sites, config.holdout, config.by_site, seed)
+    rest = {s: site for s, site in sites.items() if s not in held}
+    validation = _take(rest, config.validation, config.by_site, seed)
+    train = sorted(set(rest) - validation)
+    if len(train) < 2:
+        raise UserError(
+            f"split: {len(train)} of {len(sites)} subjects would be left to train on; at least 2 are needed, since contrastive "
+            "learning compares subjects: prepare more subjects, or lower split.holdout and split.validation"
+        )
+    return Split(tuple(train), tuple(sorted(validation)), tuple(sorted(held)))
+
+
+def crossfit_splits(sites: Mapping[str, str], folds: int, config: SplitConfig, seed: int) -> list[Split]:
+    """One split per fold; every subject is held out exactly once."""
+    units = sorted(set(sites.values())) if config.by_site else sorted(sites)
+    if not 2 <= folds <= len(units):
+        raise UserError(f"crossfit: {folds} folds of {len(units)} {'sites' if config.by_site else 'subjects'} is not possible")
+    order = _shuffled(units, seed)
+    splits = []
+    for fold in range(folds):
+        chosen = set(order[fold::folds])
+        held = {s for s, site in sites.items() if (site if config.by_site else s) in chosen}
+        rest = {s: site for s, site in sites.items() if s not in held}
+        validation = _take(rest, config.validation, config.by_site, seed)
+        splits.append(Split(tuple(sorted(set(rest) - validation)), tuple(sorted(validation)), tuple(sorted(held))))
+    return splits
+
+
+def _take(sites: Mapping[str, str], share: float, by_site: bool, seed: int) -> set[str]:
+    """About `share` of the subjects; at least one when the share is not zero."""
+    if share == 0 or not sites:
+        return set()
+    target = max(1, round(share * len(sites)))
+    if not by_site:
+        return set(_shuffled(sorted(sites), seed)[:target])
+    taken: set[str] = set()
+    for site in _shuffled(sorted(set(sites.values())), seed):
+        if len(taken) >= target:
+            break
+        taken |= {s for s, where in sites.items() if where == site}
+    return taken
+
+
+def _shuffled(names: Sequence[str], seed: int) -> list[str]:
+    return sorted(names, key=lambda name: hashlib.sha256(f"{seed}\0{name}".encode()).digest())

@@ -1,0 +1,255 @@
+"""Encoders, projectors and objectives in one `nn.Module`: `forward(batch)` returns the loss and its terms."""
+
+from dataclasses import dataclass, field
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from ssl4neuro.encoders import ENCODERS, PROJECTORS
+from ssl4neuro.encoders.fusion import Fusion
+from ssl4neuro.errors import UserError
+from ssl4neuro.objectives import OBJECTIVES
+from ssl4neuro.registry import Component, build, suggest
+from ssl4neuro.types import Batch, Encoding, Options
+
+JOINT = "joint"
+
+
+@dataclass(frozen=True)
+class ModalityConfig:
+    """How one modality is augmented, encoded and projected."""
+
+    encoder: Component
+    augment: Component | None = None
+    projector: Component = field(default_factory=lambda: Component("mlp"))
+    views: int = 1  # augmented views per step
+
+    def __post_init__(self) -> None:
+        if self.views < 1:
+            raise ValueError("views must be at least 1")
+
+
+@dataclass(frozen=True)
+class FusionConfig:
+    """The joint embedding of all modalities."""
+
+    dim: int = 128
+    modality_dropout: float = 0.2  # share of training samples that lose one modality, so that either alone works
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """Everything that determines the network."""
+
+    modalities: dict[str, ModalityConfig]
+    objectives: dict[str, Component]
+    fusion: FusionConfig = FusionConfig()
+
+    def __post_init__(self) -> None:
+        if not self.modalities:
+            raise ValueError("at least one modality is needed")
+        if not self.objectives:
+            raise ValueError("at least one objective is needed")
+
+
+class Model(nn.Module):
+    """Encoders with a projector each, their fusion, and a weighted sum of objectives.
+
+    Embeddings are the encoders' outputs; objectives see projections of them. A projector of whole sessions exists for
+    modalities that an objective compares at session level.
+    """
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.config = config
+        weights, parts = {}, {}
+        for name, component in config.objectives.items():
+            options: Options = dict(component.options)
+            weights[name] = _weight(options.pop("weight", 1.0), f"objectives.{name}.weight")
+            parts[name] = build(OBJECTIVES, Component(component.name, options), f"objectives.{name}")
+        self.weights = weights
+        self.objectives = nn.ModuleDict(parts)
+        self.encoders = nn.ModuleDict(
+            {m: build(ENCODERS, c.encoder, f"modalities.{m}.encoder") for m, c in config.modalities.items()}
+        )
+        self._check_needs()
+        dims = {m: encoder.dim for m, encoder in self.encoders.items()}
+        rows = {m for m, level in self.needs if level == "row" and m != JOINT}
+        self.fusion = Fusion(dims, config.fusion.dim, config.fusion.modality_dropout) if self._fused else None
+        self.projectors = nn.ModuleDict({m: self._projector(m, dims[m]) for m in dims if m in rows})
+        self.session_projectors = nn.ModuleDict({m: self._projector(m, dims[m]) for m in dims if (m, "session") in self.needs})
+        if self.fusion is not None:
+            projector = next(iter(config.modalities.values())).projector
+            joint = Component(projector.name, {**projector.options, "in_dim": config.fusion.dim})
+            self.projectors[JOINT] = build(PROJECTORS, joint, "fusion.projector")
+        self._memo: dict[tuple[str, str], Tensor | Encoding] = {}
+
+    @property
+    def needs(self) -> frozenset[tuple[str, str]]:
+        """(modality, level) pairs that the objectives compare."""
+        return frozenset(pair for objective in self.objectives.values() for pair in objective.needs)
+
+    @property
+    def modalities(self) -> tuple[str, ...]:
+        return tuple(self.config.modalities)
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """Label columns that the objectives look at; empty for label-free pretraining."""
+        return tuple(sorted({c for objective in self.objectives.values() for c in getattr(objective, "label_columns", ())}))
+
+    @property
+    def _fused(self) -> bool:
+        return any(modality == JOINT for modality, _ in self.needs)
+
+    def forward(self, batch: Batch) -> dict[str, Tensor]:
+        """`loss` and `<objective>/<term>` for the log.
+
+        Raises:
+            FloatingPointError: the loss is not finite.
+        """
+        self._memo = {}
+        terms: dict[str, Tensor] = {}
+        total = torch.zeros((), device=batch["row"].device)
+        for name, objective in self.objectives.items():
+            found = objective(self, batch)
+            total = total + self.weights[name] * found["loss"]
+            terms.update({f"{name}/{term}": value.detach() for term, value in found.items()})
+        self._memo = {}
+        return {"loss": total, **terms}
+
+    def embed(self, batch: Batch, modality: str) -> Encoding:
+        """Encoding of all views, flattened to [batch × views, ...], batch before view; computed once per forward."""
+        return self._once("embed", modality, lambda: self._encode(batch, modality))
+
+    def project(self, batch: Batch, modality: str) -> Float[Tensor, "batch views proj"]:
+        """Projector output of every row and view, not normalised."""
+
+        def compute() -> Tensor:
+            if modality == JOINT:
+                pooled, views = self._joint(batch)
+            else:
+                pooled, views = self.embed(batch, modality).pooled, batch["inputs"][modality].shape[1]
+            projected = self.projectors[modality](pooled)
+            return projected.view(len(batch["row"]), views, -1)
+
+        return self._once("project", modality, compute)
+
+    def project_sessions(
+        self, batch: Batch, modality: str
+    ) -> tuple[Float[Tensor, "session views proj"], Int[Tensor, "session"]]:
+        """Projection of every scan in the batch, in order of first appearance, and the first row of each."""
+        number, first = first_rows(batch["group"])
+
+        def compute() -> Tensor:
+            views = batch["inputs"][modality].shape[1]
+            pooled = self.pool_sessions(self.embed(batch, modality), number, views)
+            return self.session_projectors[modality](pooled.flatten(0, 1)).view(len(first), views, -1)
+
+        return self._once("project_sessions", modality, compute), first
+
+    def pool_sessions(
+        self, encoding: Encoding, number: Int[Tensor, "batch"], views: int
+    ) -> Float[Tensor, "session views dim"]:
+        """Embedding of whole scans: the encoder's own where it sees sessions, the mean over the scan's rows otherwise."""
+        values = encoding.pooled if encoding.session is None else encoding.session
+        values = values.view(len(number), views, -1)
+        count = int(number.max()) + 1
+        sums = values.new_zeros(count, *values.shape[1:]).index_add(0, number, values)
+        return sums / torch.bincount(number, minlength=count).view(-1, 1, 1).to(values.dtype)
+
+    def embeddings(self, batch: Batch) -> dict[str, Tensor]:
+        """Embeddings of a batch of whole scans without augmentation: `<modality>`, `joint`, `<modality>_projected` per row,
+        and the same under `session:<name>` per scan. Projections are L2-normalised."""
+        self._memo = {}
+        number, _ = first_rows(batch["group"])
+        found: dict[str, Tensor] = {}
+        for modality in batch["inputs"]:
+            encoding = self.embed(batch, modality)
+            found[modality] = encoding.pooled
+            found[f"session:{modality}"] = self.pool_sessions(encoding, number, 1).squeeze(1)
+            if modality in self.projectors:
+                rows = nn.functional.normalize(self.project(batch, modality).squeeze(1), dim=-1)
+                found[f"{modality}_projected"] = rows
+                mean = self.pool_sessions(Encoding(rows), number, 1).squeeze(1)
+                found[f"session:{modality}_projected"] = nn.functional.normalize(mean, dim=-1)
+            if modality in self.session_projectors:
+                sessions, _ = self.project_sessions(batch, modality)
+                found[f"session:{modality}_projected"] = nn.functional.normalize(sessions.squeeze(1), dim=-1)
+        if self.fusion is not None:
+            found[JOINT] = self._joint(batch)[0]
+            found[f"session:{JOINT}"] = self.pool_sessions(Encoding(found[JOINT]), number, 1).squeeze(1)
+        self._memo = {}
+        return found
+
+    def _once(self, what: str, modality: str, compute):  # type: ignore[no-untyped-def]
+        key = (what, modality)
+        if key not in self._memo:
+            self._memo[key] = compute()
+        return self._memo[key]
+
+    def _encode(self, batch: Batch, modality: str) -> Encoding:
+        x, valid = batch["inputs"][modality], batch["valid"][modality]
+        views = x.shape[1]
+        rate = batch.get("rate", {}).get(modality)
+        number, _ = first_rows(batch["group"])
+        group = (number[:, None] * views + torch.arange(views, device=x.device)).flatten()  # views of a scan form sets of their own
+        return self.encoders[modality](
+            x.flatten(0, 1),
+            valid.flatten(0, 1),
+            rate=None if rate is None else rate.repeat_interleave(views),
+            group=group,
+        )
+
+    def _joint(self, batch: Batch) -> tuple[Tensor, int]:
+        """Fused embedding of view v of all modalities, flattened batch before view; the fewest views decide."""
+        assert self.fusion is not None
+        views = min(batch["inputs"][m].shape[1] for m in batch["inputs"])
+        rows = len(batch["row"])
+
+        def compute() -> Tensor:
+            pooled, present = {}, {}
+            for modality in self.modalities:
+                there = batch["present"].get(modality)
+                if modality not in batch["inputs"] or there is None:
+                    continue
+                values = self.embed(batch, modality).pooled
+                pooled[modality] = values.view(rows, -1, values.shape[-1])[:, :views].flatten(0, 1)
+                present[modality] = there.repeat_interleave(views)
+            return self.fusion(pooled, present)  # type: ignore[misc]
+
+        return self._once("fuse", JOINT, compute), views
+
+    def _projector(self, modality: str, dim: int) -> nn.Module:
+        component = self.config.modalities[modality].projector
+        return build(PROJECTORS, Component(component.name, {"in_dim": dim, **component.options}), f"modalities.{modality}.projector")
+
+    def _check_needs(self) -> None:
+        for modality, _ in self.needs:
+            if modality != JOINT and modality not in self.encoders:
+                raise UserError(f"objectives: no modality '{modality}' in this recipe{suggest(modality, self.encoders)}")
+
+
+def first_rows(group: Int[Tensor, "batch"]) -> tuple[Int[Tensor, "batch"], Int[Tensor, "session"]]:
+    """Number of each row's group in order of first appearance, and the first row of each group."""
+    _, inverse = torch.unique(group, return_inverse=True)
+    position = torch.arange(len(group), device=group.device)
+    last = torch.full((int(inverse.max()) + 1,), len(group), device=group.device)
+    first = last.scatter_reduce(0, inverse, position, "amin")
+    order = first.argsort()
+    rank = torch.empty_like(order)
+    rank[order] = torch.arange(len(order), device=group.device)
+    return rank[inverse], first[order]
+
+
+def _weight(value: object, where: str) -> float:
+    if not isinstance(value, int | float) or isinstance(value, bool) or value < 0:
+        raise UserError(f"{where}: a weight is a number, 0 or more, got {value!r}")
+    return float(value)
+
+
+def count_parameters(module: nn.Module) -> int:
+    """Trainable parameters."""
+    return sum(p.numel() for p in module.parameters() if p.requires_grad)
+

@@ -1,0 +1,234 @@
+"""Pretraining: from a recipe and a prepared cohort to a run folder."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from torch import Tensor
+
+from ssl4neuro.augment import AUGMENTATIONS
+from ssl4neuro.config import from_mapping, to_mapping
+from ssl4neuro.data.cohort import Cohort
+from ssl4neuro.data.loader import CohortRows, encode_labels, load_batches
+from ssl4neuro.data.plan import Plan, SamplingConfig, share_of
+from ssl4neuro.data.splits import Split, SplitConfig, crossfit_splits, split_subjects
+from ssl4neuro.data.views import Views, to_device
+from ssl4neuro.errors import UserError
+from ssl4neuro.manifest import Manifest
+from ssl4neuro.model import FusionConfig, ModalityConfig, Model, ModelConfig
+from ssl4neuro.registry import Component, build
+from ssl4neuro.train.estimate import Estimate, estimate
+from ssl4neuro.train.loop import Interrupted, Loop, LoopConfig, make_accelerator, mix
+from ssl4neuro.train.monitors import MonitorConfig, collapse_alarms
+from ssl4neuro.train.optimiser import OptimiserConfig
+from ssl4neuro.train.run import Run, environment
+from ssl4neuro.train.validation import Validation
+from ssl4neuro.types import Batch
+
+
+@dataclass(frozen=True)
+class PretrainConfig:
+    """A pretraining recipe. A YAML file or flags give what differs from these defaults."""
+
+    modalities: dict[str, ModalityConfig]
+    objectives: dict[str, Component]
+    data: str = ""  # prepared cohort
+    out: str = ""  # run folder to create
+    fusion: FusionConfig = FusionConfig()
+    sampling: SamplingConfig = SamplingConfig()
+    split: SplitConfig = SplitConfig()
+    optimiser: OptimiserConfig = OptimiserConfig()
+    loop: LoopConfig = LoopConfig()
+    monitor: MonitorConfig = MonitorConfig()
+    crossfit: int = 0  # K encoders, so that every subject is unseen by one; 0 trains a single one
+    seed: int = 0
+    # switches of the command line, not part of the recipe's identity
+    resume: bool = field(default=False)
+    estimate: bool = field(default=False)
+
+    @property
+    def model(self) -> ModelConfig:
+        return ModelConfig(self.modalities, self.objectives, self.fusion)
+
+    def identity(self) -> dict[str, Any]:
+        """What a resumed run must share with the interrupted one."""
+        mapping = to_mapping(self)
+        for key in ("data", "out", "resume", "estimate"):
+            mapping.pop(key)
+        for key in ("workers", "checkpoint_minutes", "checkpoint_steps", "keep", "log_every", "trackers"):
+            mapping["loop"].pop(key)
+        return mapping
+
+
+class PretrainTask:
+    """Batches, views and validation of one pretraining run, for the loop."""
+
+    def __init__(self, config: PretrainConfig, cohort: Cohort, split: Split, accelerator: Accelerator) -> None:
+        self.config, self.cohort, self.accelerator = config, cohort, accelerator
+        torch.manual_seed(mix(config.seed, 0x4D4F4445))
+        self.model = Model(config.model)
+        targets, self.label_names = self._targets()
+        self.rows = CohortRows(cohort, self.model.modalities, targets)
+        augment = {
+            name: build(AUGMENTATIONS, modality.augment, f"modalities.{name}.augment")
+            for name, modality in config.modalities.items()
+            if modality.augment is not None
+        }
+        counts = {name: modality.views for name, modality in config.modalities.items()}
+        self.view_maker = Views(cohort.mask, augment, counts, config.seed).to(accelerator.device)
+        self.plan = self._plan(split.train)
+        self.batches_per_epoch = len(self.plan)
+        self.validation = Validation(
+            config.monitor, cohort, self.rows, self.view_maker, split, accelerator, self.label_names,
+            plan=self._plan(split.validation) if split.validation else None,
+        )  # fmt: skip
+
+    def batches(self, first: int, last: int, workers: int) -> Iterator[Batch]:
+        share, shares = self.accelerator.process_index, self.accelerator.num_processes
+
+        def chosen() -> Iterator[np.ndarray]:
+            for epoch in range(first // self.batches_per_epoch, -(-last // self.batches_per_epoch)):
+                start = first - epoch * self.batches_per_epoch if epoch == first // self.batches_per_epoch else 0
+                for batch in self.plan.epoch(epoch)[start:]:
+                    yield share_of(batch, share, shares)
+
+        return load_batches(self.rows, chosen, workers)
+
+    def views(self, stored: Batch, epoch: int) -> Batch:
+        return self.view_maker(to_device(stored, self.accelerator.device), epoch)
+
+    def validate(self, model: torch.nn.Module) -> dict[str, float]:
+        return self.validation(model)
+
+    def alarms(self, measures: Mapping[str, float]) -> list[str]:
+        dims = {m: encoder.dim for m, encoder in self.model.encoders.items()}
+        return collapse_alarms(measures, dims)
+
+    def name_rows(self, rows: Tensor) -> str:
+        scans = self.cohort.index.iloc[rows.cpu().numpy()][["subject", "session", "run"]].drop_duplicates()
+        names = [" ".join(part for part in scan if part) for scan in scans.itertuples(index=False)]
+        more = f" and {len(names) - 4} more scans" if len(names) > 4 else ""
+        return f"{', '.join(names[:4])}{more} (rows {int(rows.min())} to {int(rows.max())})"
+
+    def _targets(self) -> tuple[dict[str, np.ndarray], dict[str, list[str]]]:
+        wanted = {*self.model.labels, *self.config.sampling.labels}
+        if self.config.monitor.label:
+            wanted.add(self.config.monitor.label)
+        codes, names = {}, {}
+        for column in sorted(wanted):
+            codes[column], names[column] = encode_labels(self.cohort.labels(column).tolist())
+        return codes, names
+
+    def _plan(self, subjects: tuple[str, ...]) -> Plan:
+        index = self.cohort.index
+        chosen = np.flatnonzero(index["subject"].isin(subjects).to_numpy())
+        label = None
+        if self.config.sampling.kind == "classes":
+            columns = np.stack([self.rows.targets[c][chosen] for c in self.config.sampling.labels])
+            _, label = np.unique(columns, axis=1, return_inverse=True)
+            label = np.where((columns < 0).any(0), -1, label).astype(np.int64)
+        return Plan(
+            self.config.sampling,
+            self.config.seed,
+            chosen,
+            index["subject_code"].to_numpy(np.int64)[chosen],
+            index["group_code"].to_numpy(np.int64)[chosen],
+            label,
+        )
+
+
+def pretrain(config: PretrainConfig) -> Path | Estimate:
+    """Train without labels (or with those an objective names) and leave a run folder.
+
+    Returns:
+        The run folder; with `estimate`, the expected time and memory instead.
+
+    Raises:
+        UserError: whatever the user can put right.
+        Interrupted: stopped by Ctrl-C or SIGTERM, after saving.
+    """
+    if not config.data or not config.out:
+        missing = "--data COHORT" if not config.data else "--out RUN"
+        raise UserError(f"pretrain: {missing} is missing; prepare a cohort with `ssl4neuro prepare` and name a folder for the run")
+    cohort = Cohort.open(config.data)
+    sites = cohort.index.groupby("subject")["site"].first().to_dict()
+    if len(sites) < 2:
+        raise UserError(f"{config.data}: one subject only; contrastive learning compares subjects, so prepare at least 3")
+    if config.crossfit:
+        splits = crossfit_splits(sites, config.crossfit, config.split, config.seed)
+        for fold, split in enumerate(splits):
+            fold_config = replace(config, out=str(Path(config.out) / f"fold-{fold}"), crossfit=0)
+            if config.resume and (Path(fold_config.out) / "summary.json").is_file():
+                continue
+            resume = config.resume and (Path(fold_config.out) / "config.yaml").is_file()
+            found = _pretrain_one(replace(fold_config, resume=resume), cohort, split)
+            if isinstance(found, Estimate):
+                return replace(found, runs=config.crossfit)
+        return Path(config.out)
+    return _pretrain_one(config, cohort, split_subjects(sites, config.split, config.seed))
+
+
+def _pretrain_one(config: PretrainConfig, cohort: Cohort, split: Split) -> Path | Estimate:
+    run_path = Path(config.out)
+    if not config.resume and not config.estimate and run_path.exists() and any(run_path.iterdir()):
+        raise UserError(f"{run_path}: holds a run already; add --resume to continue it, or name another --out")
+    accelerator = make_accelerator(config.loop, config.optimiser, run_path)
+    task = PretrainTask(config, cohort, split, accelerator)
+    if config.estimate:
+        return estimate(task, config.loop, config.optimiser, accelerator)
+    run = Run(run_path, writes=accelerator.is_main_process)
+    if config.resume:
+        _same_run(run, config)
+    loop = Loop(
+        task, config.loop, config.optimiser, config.monitor,
+        accelerator=accelerator, seed=config.seed, run=run,
+        contract=_contract(cohort, task.model), manifest=_manifest(cohort, split),
+        record={"model": to_mapping(config.model), "seed": config.seed, "cohort": cohort.name, "split": split.to_json()},
+    )  # fmt: skip
+    if config.resume:
+        for note in loop.resume():
+            accelerator.print(note)
+    else:
+        device = str(accelerator.device.type)
+        run.create(to_mapping(config), environment(config.seed, device, accelerator.num_processes), split.to_json())
+    if config.loop.trackers:
+        accelerator.init_trackers("ssl4neuro")
+    summary = loop.fit()
+    run.summarise(**summary)
+    if config.loop.trackers:
+        accelerator.end_training()
+    return run_path
+
+
+def _same_run(run: Run, config: PretrainConfig) -> None:
+    """Refuse to resume with other settings: the result would be neither run."""
+    saved = from_mapping(PretrainConfig, run.saved_config(), str(run.path / "config.yaml")).identity()
+    for path, old, new in _changes(saved, config.identity()):
+        raise UserError(f"{run.path}: cannot resume, {path} was {old!r} and is {new!r} now; use the old value or another --out")
+
+
+def _changes(old: Any, new: Any, path: str = "") -> Iterator[tuple[str, Any, Any]]:
+    if isinstance(old, dict) and isinstance(new, dict):
+        for key in sorted({*old, *new}):
+            yield from _changes(old.get(key), new.get(key), f"{path}.{key}" if path else key)
+    elif old != new:
+        yield path, old, new
+
+
+def _contract(cohort: Cohort, model: Model) -> dict[str, Any]:
+    return {m: cohort.info["contract"][m] for m in model.modalities if m in cohort.info["contract"]}
+
+
+def _manifest(cohort: Cohort, split: Split) -> Manifest:
+    """Subjects whose data shaped the weights: those trained on, and those that chose the best checkpoint."""
+    seen = [*split.train, *split.validation]
+    hashes = cohort.content_hashes()
+    contents = {content for subject in seen for content in hashes.get(subject, ())}
+    return Manifest.of(cohort.name, seen, contents)
+
+
+__all__ = ["Interrupted", "PretrainConfig", "PretrainTask", "pretrain"]

@@ -1,0 +1,78 @@
+"""Run as `two_processes.py RANK FOLDER`: gradients of each case under DistributedDataParallel, written by process 0.
+
+The union batch is dealt out unevenly, once so that process 1 has no sample with both modalities.
+"""
+
+import sys
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+from objective_fakes import CASES, FakeModel, build_case, make_batch, take
+from safetensors.torch import save_file
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+
+from ssl4neuro.objectives import NoNegatives
+
+SPLIT = 20  # of 32 rows; a boundary between sessions
+
+
+class Scored(nn.Module):
+    """Model and objective in one module, as DistributedDataParallel wants it."""
+
+    def __init__(self, objective: nn.Module) -> None:
+        super().__init__()
+        self.model, self.objective = FakeModel(), objective.double()
+
+    def forward(self, batch: dict) -> torch.Tensor:
+        return self.objective(self.model, batch)["loss"]
+
+
+def gradients(name: str, batch: dict, wrap: bool) -> dict[str, torch.Tensor]:
+    """Gradient of every parameter, zero where it has none, and the loss."""
+    module = Scored(build_case(name))
+    model = DistributedDataParallel(module, find_unused_parameters=True) if wrap else module
+    loss = model(batch)
+    loss.backward()
+    found = {n: torch.zeros_like(p) if p.grad is None else p.grad.clone() for n, p in module.named_parameters()}
+    return {"loss": loss.detach().clone(), **found}
+
+
+def union(kind: str) -> dict:
+    """The batch of both processes together."""
+    batch = make_batch()
+    if kind == "lopsided":
+        batch["present"]["course"][SPLIT:] = False
+        batch["targets"]["state"][SPLIT:] = -1
+    return batch
+
+
+def lopsided(name: str) -> bool:
+    """Whether the case still has something to compare when process 1 has nothing."""
+    return not name.startswith("paired")
+
+
+def main(rank: int, folder: Path) -> None:
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=2)
+    rows = slice(0, SPLIT) if rank == 0 else slice(SPLIT, None)
+    for kind in ("uneven", "lopsided"):
+        for name in CASES:
+            if kind == "lopsided" and not lopsided(name):
+                continue
+            found = gradients(name, take(union(kind), rows), wrap=True)
+            dist.all_reduce(found["loss"])
+            found["loss"] /= 2
+            if rank == 0:
+                save_file(found, folder / f"{kind}-{name}.safetensors")
+    one_subject = take(make_batch(subjects=1, absent=False), slice(0, 5) if rank == 0 else slice(5, None))
+    try:
+        build_case("infonce")(FakeModel(), one_subject)
+    except NoNegatives as error:
+        (folder / f"rows-{rank}.txt").write_text(" ".join(map(str, error.rows)))
+    dist.destroy_process_group()
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]), Path(sys.argv[2]))
