@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from ssl4neuro.data.prepare import prepare_courses, prepare_ica
     from ssl4neuro.errors import UserError
     from ssl4neuro.evaluate.embed import embed
-    from ssl4neuro.evaluate.identify import identify
+    from ssl4neuro.evaluate.identify import identify_scans
     from ssl4neuro.evaluate.probe import probe
     from ssl4neuro.pretrained import load
     from ssl4neuro.quickstart import quickstart
@@ -25,7 +25,7 @@ PUBLIC = {
     "UserError": "ssl4neuro.errors",
     "build_index": "ssl4neuro.retrieve.index",
     "embed": "ssl4neuro.evaluate.embed",
-    "identify": "ssl4neuro.evaluate.identify",
+    "identify_scans": "ssl4neuro.evaluate.identify",
     "load": "ssl4neuro.pretrained",
     "prepare_courses": "ssl4neuro.data.prepare",
     "prepare_ica": "ssl4neuro.data.prepare",
@@ -42,7 +42,7 @@ __all__ = [
     "UserError",
     "build_index",
     "embed",
-    "identify",
+    "identify_scans",
     "load",
     "prepare_courses",
     "prepare_ica",

@@ -89,7 +89,7 @@ def band_pass(courses: Float[np.ndarray, "n time"], tr: float, band: tuple[float
     if not limits:
         return courses
     kind = "bandpass" if len(limits) == 2 else "highpass" if low > 0 else "lowpass"
-    sections = signal.butter(FILTER_ORDER, limits, kind, output="sos", fs=1 / tr)
+    sections = signal.butter(FILTER_ORDER, limits if len(limits) == 2 else limits[0], kind, output="sos", fs=1 / tr)
     if courses.shape[1] <= 6 * FILTER_ORDER + 3:
         raise UserError(f"course.band: {courses.shape[1]} volumes are too few to filter; leave these scans out")
     return _standardise(signal.sosfiltfilt(sections, courses.astype(np.float64), axis=1))
@@ -138,7 +138,7 @@ def adapt_batch(batch: Batch, expected: Contract, found: Contract, differences: 
             inputs[modality], valid[modality] = flat[0].unflatten(0, n), flat[1].unflatten(0, n)
         elif expected[modality]["kind"] == "course" and steps & {"tr", "unknown-tr", "band"}:
             inputs[modality], valid[modality], rate[modality] = _courses(x, real, rate[modality], expected[modality], steps)
-    adapted = Batch(**{**batch, "inputs": inputs, "valid": valid})  # type: ignore[typeddict-item]
+    adapted = Batch(**{**batch, "inputs": inputs, "valid": valid})
     if rate:
         adapted["rate"] = rate
     return adapted

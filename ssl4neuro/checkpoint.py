@@ -141,7 +141,8 @@ def load(run: Path, which: Literal["last", "best"] | int = "last", training: boo
             have = ", ".join(str(_number(path)) for _, path in reversed(steps))
             raise UserError(f"{run}: no checkpoint of step {which}; there are {have}")
         return _read_one(wanted, training)
-    candidates, notes, damage = [path for _, path in steps], [], []
+    candidates, notes = [path for _, path in steps], []
+    damage: list[str] = []
     if which == "best":
         best, note = _best(folder)
         notes += [note] if note else []

@@ -6,13 +6,16 @@ Exit status: 0 done, 1 `doctor` found something fatal, 2 the user can put someth
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 from tyro.conf import Positional, arg
 from tyro.extras import SubcommandApp
 
 from ssl4neuro.errors import UserError
+
+if TYPE_CHECKING:
+    from ssl4neuro.data.cohort import Cohort
 
 app, prepare_app, simulate_app, recipes_app = SubcommandApp(), SubcommandApp(), SubcommandApp(), SubcommandApp()
 GROUPS = {"prepare": prepare_app, "simulate": simulate_app, "recipes": recipes_app}
@@ -64,6 +67,12 @@ def doctor(path: Positional[Path], /, *, maps: Path | None = None, mask: Path | 
     findings = examine(path, maps=maps, mask=mask)
     print(render(findings))
     return int(any(finding.level == "fatal" for finding in findings))
+
+
+def _summary(cohort: "Cohort") -> str:
+    info = cohort.info
+    skipped = f"; {len(info['skipped'])} inputs skipped, listed in cohort.json" if info["skipped"] else ""
+    return f"{cohort.path}: {info['rows']} rows of {info['scans']} scans of {info['subjects']} subjects{skipped}"
 
 
 @prepare_app.command(name="ica")
@@ -131,7 +140,7 @@ def prepare_ica(
         resolution=resolution, task=task, space=space, run=run, confounds=confounds, band=band, drop_volumes=drop_volumes,
         workers=workers, skip_bad=skip_bad, name=name, replace=replace,
     )  # fmt: skip
-    print(cohort)
+    print(_summary(cohort))
     return 0
 
 
@@ -142,6 +151,7 @@ def prepare_courses(
     *,
     timeseries: Path,
     participants: Path | None = None,
+    sessions: Path | None = None,
     networks: Path | None = None,
     tr: float | None = None,
     time_axis: Literal[0, 1] | None = None,
@@ -158,6 +168,7 @@ def prepare_courses(
         out: cohort folder to write.
         timeseries: npz, csv, tsv or 1D file, or a folder of them.
         participants: participants table.
+        sessions: sessions table with label columns.
         networks: table with the columns component and network.
         tr: repetition time in s.
         time_axis: axis of the arrays that is time, where it cannot be told.
@@ -171,10 +182,11 @@ def prepare_courses(
     from ssl4neuro.data.prepare import prepare_courses as prepare
 
     cohort = prepare(
-        out, timeseries=timeseries, participants=participants, networks=networks, tr=tr, time_axis=time_axis, band=band,
+        out, timeseries=timeseries, participants=participants, sessions=sessions, networks=networks, tr=tr,
+        time_axis=time_axis, band=band,
         drop_volumes=drop_volumes, workers=workers, skip_bad=skip_bad, name=name, replace=replace,
     )  # fmt: skip
-    print(cohort)
+    print(_summary(cohort))
     return 0
 
 
@@ -206,7 +218,8 @@ def simulate_ica(
     from ssl4neuro.simulate.ica import simulate_ica as simulate
 
     simulate(
-        out, subjects=subjects, design=design, resolution=resolution, effect=effect, sites=sites, confounded=confounded, seed=seed
+        out, subjects=subjects, design=design, resolution=resolution, effect=effect, sites=sites, confounded=confounded,
+        seed=seed,
     )  # fmt: skip
     return 0
 
@@ -366,19 +379,57 @@ def query(
 
 
 @app.command
-def identify(embeddings: Positional[Path], /, *, out: Path, cohort: Path | None = None, seed: int = 0) -> int:
-    """Split-half identification of unseen subjects from session embeddings, beside FNC and raw maps.
+def retrieve(
+    embeddings: Positional[Path],
+    /,
+    *,
+    source: Annotated[str, arg(name="from")] = "course",
+    target: Annotated[str, arg(name="to")] = "map",
+    within_scan: bool = False,
+    allow_overlap: bool = False,
+    seed: int = 0,
+) -> int:
+    """Is a sample's own partner found in the other modality? Both directions, on unseen subjects, beside chance.
 
     Args:
         embeddings: folder that `ssl4neuro embed` wrote.
-        out: results folder to write.
-        cohort: prepared cohort; by default the one that was embedded.
+        source: modality of the queries.
+        target: modality of the candidates.
+        within_scan: candidates are the components of the same scan only: which component, not whose.
+        allow_overlap: also use subjects that the encoder has seen.
         seed: of the bootstrap.
     """
-    from ssl4neuro.evaluate.identify import identify as run_identify
-    from ssl4neuro.evaluate.results import render
+    from ssl4neuro.evaluate.retrieval_metrics import retrieval_from_embeddings
 
-    print(render(run_identify(embeddings, out=out, cohort=cohort, seed=seed)))
+    found = retrieval_from_embeddings(
+        embeddings, source, target, within_scan=within_scan, allow_overlap=allow_overlap, seed=seed
+    )  # fmt: skip
+    print("\n".join(str(metric) for metric in found))
+    return 0
+
+
+@app.command
+def identify(
+    embeddings: Positional[Path],
+    /,
+    other: Positional[Path | None] = None,
+    *,
+    out: Path | None = None,
+    allow_overlap: bool = False,
+    seed: int = 0,
+) -> int:
+    """Identify unseen subjects by their second scan, from session embeddings, beside FNC and raw maps.
+
+    Args:
+        embeddings: folder that `ssl4neuro embed` wrote.
+        other: embeddings of the other scans (second halves, second visits); by default the second scan in the same folder.
+        out: JSON file to write.
+        allow_overlap: also use subjects that the encoder has seen.
+        seed: of the bootstrap.
+    """
+    from ssl4neuro.evaluate.identify import identify_scans, render
+
+    print(render(identify_scans(embeddings, other, out=out, allow_overlap=allow_overlap, seed=seed)))
     return 0
 
 
@@ -441,6 +492,9 @@ def _pretrain(words: list[str]) -> int:
     try:
         print(pretrain(config))
     except Interrupted as stop:
-        print(f"{stop}; continue with: ssl4neuro pretrain {name or ''} --data {config.data} --out {config.out} --resume", file=sys.stderr)
+        print(
+            f"{stop}; continue with: ssl4neuro pretrain {name or ''} --data {config.data} --out {config.out} --resume",
+            file=sys.stderr,
+        )
         return 130
     return 0

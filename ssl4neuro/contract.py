@@ -269,9 +269,12 @@ def table(differences: Sequence[Difference]) -> str:
 
 def trs_of(entry: Entry) -> list[float | None]:
     """Distinct TRs of a course contract in seconds, ascending, then None if some are unknown."""
-    values = [entry["tr"]] if entry.get("tr") is not None else list(entry.get("trs") or [None])
+    trs = entry.get("trs") or [None]
+    if not isinstance(trs, list | tuple):
+        raise UserError(f"contract: the TRs {trs!r} are not a list of seconds")
+    values = [entry["tr"]] if entry.get("tr") is not None else [*trs]
     known: list[float] = []
-    unknown = False
+    unknown = entry.get("tr") is None and len(values) == 1  # a single TR of everything would stand in `tr`
     for value in values:
         if value is not None and (isinstance(value, bool) or not isinstance(value, int | float)):
             raise UserError(f"contract: the TR {value!r} is not a number of seconds")

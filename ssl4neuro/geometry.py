@@ -28,9 +28,9 @@ class GridMove:
 
     matrix: Float[np.ndarray, "4 4"]  # expected voxel index -> found voxel index
     shape: tuple[int, int, int]  # of the expected grid
-    axes: tuple[int, int, int] | None  # found axis that each expected axis runs along; None when interpolation is needed
-    flipped: tuple[bool, bool, bool]  # expected axis runs backwards along the found one
-    start: tuple[int, int, int]  # first expected voxel, as an index along the found axis after flipping; may be negative
+    axes: tuple[int, ...] | None  # found axis that each expected axis runs along; None when interpolation is needed
+    flipped: tuple[bool, ...]  # expected axis runs backwards along the found one
+    start: tuple[int, ...]  # first expected voxel, as an index along the found axis after flipping; may be negative
     coverage: float  # share of the expected grid that lies inside the found one
 
     @property
@@ -85,7 +85,7 @@ def move_mask(mask: Bool[np.ndarray, "x y z"], move: GridMove) -> Bool[np.ndarra
     """The mask on the expected grid, for an exact move."""
     assert move.axes is not None
     turned = mask.transpose(move.axes)
-    turned = np.flip(turned, [b for b in range(3) if move.flipped[b]])
+    turned = np.flip(turned, tuple(b for b in range(3) if move.flipped[b]))
     moved = np.zeros(move.shape, dtype=bool)
     low = [max(0, -s) for s in move.start]
     high = [min(n, m - s) for n, m, s in zip(move.shape, turned.shape, move.start, strict=True)]

@@ -149,9 +149,7 @@ class Model(nn.Module):
 
         return self._once("project_sessions", modality, compute), first
 
-    def pool_sessions(
-        self, encoding: Encoding, number: Int[Tensor, "batch"], views: int
-    ) -> Float[Tensor, "session views dim"]:
+    def pool_sessions(self, encoding: Encoding, number: Int[Tensor, "batch"], views: int) -> Float[Tensor, "session views dim"]:
         """Embedding of whole scans: the encoder's own where it sees sessions, the mean over the scan's rows otherwise."""
         values = encoding.pooled if encoding.session is None else encoding.session
         values = values.view(len(number), views, -1)
@@ -194,7 +192,9 @@ class Model(nn.Module):
         views = x.shape[1]
         rate = batch.get("rate", {}).get(modality)
         number, _ = first_rows(batch["group"])
-        group = (number[:, None] * views + torch.arange(views, device=x.device)).flatten()  # views of a scan form sets of their own
+        group = (
+            number[:, None] * views + torch.arange(views, device=x.device)
+        ).flatten()  # views of a scan form sets of their own
         return self.encoders[modality](
             x.flatten(0, 1),
             valid.flatten(0, 1),
@@ -211,19 +211,22 @@ class Model(nn.Module):
         def compute() -> Tensor:
             pooled, present = {}, {}
             for modality in self.modalities:
-                there = batch["present"].get(modality)
-                if modality not in batch["inputs"] or there is None:
-                    continue
-                values = self.embed(batch, modality).pooled
-                pooled[modality] = values.view(rows, -1, values.shape[-1])[:, :views].flatten(0, 1)
-                present[modality] = there.repeat_interleave(views)
+                if modality in batch["inputs"]:
+                    values = self.embed(batch, modality).pooled
+                    pooled[modality] = values.view(rows, -1, values.shape[-1])[:, :views].flatten(0, 1)
+                    present[modality] = batch["present"][modality].repeat_interleave(views)
+                else:  # the fusion's stand-in takes its place
+                    pooled[modality] = torch.zeros(rows * views, self.encoders[modality].dim, device=batch["row"].device)
+                    present[modality] = torch.zeros(rows * views, dtype=torch.bool, device=batch["row"].device)
             return self.fusion(pooled, present)  # type: ignore[misc]
 
         return self._once("fuse", JOINT, compute), views
 
     def _projector(self, modality: str, dim: int) -> nn.Module:
         component = self.config.modalities[modality].projector
-        return build(PROJECTORS, Component(component.name, {"in_dim": dim, **component.options}), f"modalities.{modality}.projector")
+        return build(
+            PROJECTORS, Component(component.name, {"in_dim": dim, **component.options}), f"modalities.{modality}.projector"
+        )
 
     def _check_needs(self) -> None:
         for modality, _ in self.needs:
@@ -252,4 +255,3 @@ def _weight(value: object, where: str) -> float:
 def count_parameters(module: nn.Module) -> int:
     """Trainable parameters."""
     return sum(p.numel() for p in module.parameters() if p.requires_grad)
-

@@ -29,7 +29,11 @@ class Progress:
             self.last_line = time.monotonic()
             left = f", {(self.total - self.done) / max(self._rate(), 1e-9):.0f} s left" if self.total else ""
             of = f"/{self.total}" if self.total else ""
-            print(f"{self.description}: {self.done}{of} {self.unit}s, {self._rate():.3g}/s{left}  {text}", file=sys.stderr, flush=True)
+            print(
+                f"{self.description}: {self.done}{of} {self.unit}s, {self._rate():.3g}/s{left}  {text}",
+                file=sys.stderr,
+                flush=True,
+            )
 
     def _rate(self) -> float:
         return self.done / max(time.monotonic() - self.started, 1e-9)

@@ -25,7 +25,9 @@ def recipes() -> list[Path]:
 def summary(recipe: Path) -> str:
     """First sentence of the comment that a recipe begins with."""
     lines = recipe.read_text(encoding="utf-8").splitlines()
-    comment = " ".join(line.lstrip("# ") for line in lines[: next((i for i, x in enumerate(lines) if not x.startswith("#")), 0)])
+    comment = " ".join(
+        line.lstrip("# ") for line in lines[: next((i for i, x in enumerate(lines) if not x.startswith("#")), 0)]
+    )
     return comment.split(". ")[0].rstrip(".")
 
 

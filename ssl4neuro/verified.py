@@ -19,7 +19,7 @@ class Bad(Exception):
     """A file cannot be used; the text names it and says what is wrong with it, on one line."""
 
 
-def verify(folder: Path, record: dict[str, Any], required: Collection[str], allowed: Collection[str]) -> dict[str, str]:
+def verify(folder: Path, record: Any, required: Collection[str], allowed: Collection[str]) -> dict[str, str]:
     """Hash (sha256, hex) of every file that `record` lists as {name: {"sha256", "bytes"}}, compared with the file itself.
 
     Raises:

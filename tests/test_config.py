@@ -53,7 +53,9 @@ def test_yaml_becomes_dataclasses(recipe: Path) -> None:
 
 
 def test_flags_override_and_reach_into_components(recipe: Path) -> None:
-    config = load(Outer, recipe, ["--seed", "3", "--parts.cross.temperature=0.5", "--parts.plain.weight", "2", "--inner.limit", "null"])
+    config = load(
+        Outer, recipe, ["--seed", "3", "--parts.cross.temperature=0.5", "--parts.plain.weight", "2", "--inner.limit", "null"]
+    )
     assert config.seed == 3
     assert config.parts["cross"].options["temperature"] == 0.5
     assert config.parts["plain"] == Component("vicreg", {"weight": 2})
@@ -99,7 +101,9 @@ def test_missing_file_and_missing_key(tmp_path: Path) -> None:
 
 
 @given(
-    st.dictionaries(st.sampled_from(["a", "b"]), st.builds(Component, st.sampled_from(["x", "y"]), st.just({"k": 1})), min_size=1),
+    st.dictionaries(
+        st.sampled_from(["a", "b"]), st.builds(Component, st.sampled_from(["x", "y"]), st.just({"k": 1})), min_size=1
+    ),
     st.floats(0, 10),
     st.none() | st.integers(),
     st.integers(),

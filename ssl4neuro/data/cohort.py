@@ -28,7 +28,7 @@ ROW_COLUMNS = ("subject", "session", "run", "site", "network", "component", "tr"
 SCAN_KEY = ("participant_id", "session_id", "run_id")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Cohort:
     """A cohort opened read-only. Cheap to open: nothing but the record and the small columns is read."""
 
@@ -56,6 +56,10 @@ class Cohort:
         if len(cohort._table) != info["rows"]:
             raise UserError(f"{path / ROWS}: has {len(cohort._table)} rows instead of {info['rows']}; prepare the cohort again")
         return cohort
+
+    def __repr__(self) -> str:
+        counts = ", ".join(f"{self.info[what]} {what}" for what in ("subjects", "scans", "rows"))
+        return f"{self.path}: {counts} ({', '.join(self.modalities)})"
 
     def verify(self) -> None:
         """Read every file and compare its sha256 with the record.

@@ -31,7 +31,8 @@ class PreparedScan:
         rows: finalised; maps in float16 or float32, courses in float32.
         key: hash of everything that determines the rows, by which a later `prepare` knows them again.
         content: sha256 by which the firewall knows the scan.
-        files: `file`, `sha256`, `bytes` of each source file.
+        files: `file`, `sha256`, `bytes` of each source file, the one with the data first.
+        left_out: components without signal, one line each.
     """
 
     scan: Scan
@@ -39,6 +40,7 @@ class PreparedScan:
     key: str
     content: str
     files: list[dict[str, Any]]
+    left_out: list[str] = field(default_factory=list)
 
 
 @dataclass
@@ -136,7 +138,9 @@ def _write_rows(file: Path, scans: Iterable[PreparedScan], parts: CohortParts) -
             trs.append(item.rows.tr)
             sources.extend({**scan, **record} for record in item.files)
             nuisance = {key: float(value) for key, value in item.rows.nuisance.items() if np.isfinite(value)}
-            prepared.append({**scan, "key": item.key, "content": item.content, "nuisance": nuisance})
+            record = {"key": item.key, "content": item.content, "nuisance": nuisance, "left_out": item.left_out}
+            prepared.append({**scan, **record})
+            parts.skipped.extend({"file": str(item.files[0]["file"]), "reason": line} for line in item.left_out)
             sessions.append({**dict(zip(cohort.SCAN_KEY, order, strict=True)), **nuisance})
             assignment.extend(item.rows.assignment)
     if assignment:

@@ -69,7 +69,9 @@ class Embeddings:
         scans = tables["session"]
         subjects = scans.groupby("subject", sort=False).first().reset_index()
         varying = [c for c in scans.columns if c != "subject" and scans.groupby("subject")[c].nunique(dropna=False).max() > 1]
-        tables["subject"] = subjects.drop(columns=varying).assign(seen=scans.groupby("subject", sort=False)["seen"].any().to_numpy())
+        tables["subject"] = subjects.drop(columns=varying).assign(
+            seen=scans.groupby("subject", sort=False)["seen"].any().to_numpy()
+        )
         return tables
 
     def table(self, unit: Unit) -> pd.DataFrame:
@@ -99,7 +101,7 @@ class Embeddings:
             file = self.path / name
             if not file.is_file():
                 continue
-            extra = pd.read_csv(file, sep="\t", dtype={c: str for c in renames}, keep_default_na=True).rename(columns=renames)
+            extra = pd.read_csv(file, sep="\t", dtype=dict.fromkeys(renames, str), keep_default_na=True).rename(columns=renames)
             extra[keys] = extra[keys].fillna("")
             new = [c for c in extra.columns if c not in frame.columns or c in keys]
             frame = frame.merge(extra[new].drop_duplicates(keys), on=keys, how="left", validate="many_to_one")
@@ -130,7 +132,9 @@ def write_embeddings(
             "format": FORMAT,
             "version": VERSION,
             **info,
-            "modalities": {column: {"dim": int(matrix.shape[1])} for column, matrix in {**session_vectors, **sample_vectors}.items()},
+            "modalities": {
+                column: {"dim": int(matrix.shape[1])} for column, matrix in {**session_vectors, **sample_vectors}.items()
+            },
             "rows": len(samples),
             "scans": len(sessions),
             "files": files,

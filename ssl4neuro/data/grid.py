@@ -64,7 +64,7 @@ def image_data(image: Image) -> Float32[np.ndarray, "..."]:
         UserError: the file is cut short or damaged.
     """
     image = _opened(image)
-    volumes = np.concatenate(list(_chunks(image)))
+    volumes = np.concatenate(list(volume_chunks(image)))
     return np.moveaxis(volumes.reshape(len(volumes), *image.shape[2::-1]).transpose(0, 3, 2, 1), 0, -1).reshape(image.shape)
 
 
@@ -103,7 +103,7 @@ def make_grid(reference: Image, mask: Image | None = None, resolution: float | N
     base = reference if mask is None else mask
     if mask is None:
         inside = np.zeros(int(np.prod(reference.shape[:3])), dtype=bool)
-        for chunk in _chunks(reference):
+        for chunk in volume_chunks(reference):
             inside |= (np.isfinite(chunk) & (chunk != 0)).any(axis=0)
         inside = inside.reshape(reference.shape[:3], order="F")
     else:
@@ -133,7 +133,7 @@ def to_grid(image: Image, grid: Grid) -> Float32[np.ndarray, "volumes voxels"]:
     values = np.empty((volume_count(image), int(grid.mask.sum())), dtype=np.float32)
     columns, weights = _sources(image, grid)
     row = 0
-    for chunk in _chunks(image, columns):
+    for chunk in volume_chunks(image, columns):
         part = values[row : row + len(chunk)]
         part[:] = chunk if weights is None else _combine(chunk, weights)
         finite = np.isfinite(part)
@@ -158,7 +158,7 @@ def check_overlap(image: Image, grid: Grid, minimum: float = MIN_OVERLAP) -> flo
     share = float(_within(where, image.shape[:3]).mean())
     if share < minimum:
         raise UserError(
-            f"{_name(image)}: covers {share:.0%} of the mask, so it is in another space than the maps; register it to their space"
+            f"{_name(image)}: covers {share:.0%} of the mask, so it is in another space; register it to the maps' space"
         )
     return share
 
@@ -169,6 +169,16 @@ def mask_sha256(grid: Grid) -> str:
     digest.update(np.array(grid.mask.shape, dtype="<i8").tobytes())
     digest.update(np.packbits(grid.mask.ravel(order="C")).tobytes())
     digest.update((np.round(grid.affine, 4) + 0.0).astype("<f8").tobytes())  # + 0.0 turns -0.0 into 0.0
+    return digest.hexdigest()
+
+
+def image_sha256(image: Image) -> str:
+    """Hash of values and affine of an image, whatever its data type and compression: a template is the same in any file."""
+    image = _opened(image)
+    digest = hashlib.sha256(np.array(image.shape, dtype="<i8").tobytes())
+    digest.update((np.round(np.asarray(image.affine, dtype=np.float64), 4) + 0.0).astype("<f8").tobytes())
+    for chunk in volume_chunks(image):
+        digest.update(chunk.astype("<f4", copy=False).tobytes())
     return digest.hexdigest()
 
 
@@ -192,7 +202,7 @@ def _combine(
     return values
 
 
-def _chunks(
+def volume_chunks(
     image: SpatialImage, columns: Int[np.ndarray, "sources"] | None = None
 ) -> Iterator[Float32[np.ndarray, "volumes sources"]]:
     """A few volumes at a time, each flattened in Fortran order, the order of the file: one pass, one decompression.

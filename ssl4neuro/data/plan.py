@@ -56,7 +56,9 @@ class Plan:
         if len(self.rows) == 0:
             raise UserError("sampling: no row is left to train on; check the split and the labels")
         if self.config.kind == "classes" and len(self._classes()) < 2:
-            raise UserError(f"sampling.labels {', '.join(self.config.labels)}: fewer than two classes among the training subjects")
+            raise UserError(
+                f"sampling.labels {', '.join(self.config.labels)}: fewer than two classes among the training subjects"
+            )
 
     def __len__(self) -> int:
         """Batches per epoch."""
@@ -134,6 +136,8 @@ def share_of(batch: Sequence[Unit], process: int, processes: int) -> Unit:
         UserError: the batch has fewer units than there are processes.
     """
     if len(batch) < processes:
-        raise UserError(f"sampling: a batch of {len(batch)} units cannot be shared by {processes} processes; raise sampling.batch_size")
+        raise UserError(
+            f"sampling: a batch of {len(batch)} units cannot be shared by {processes} processes; raise sampling.batch_size"
+        )
     bounds = np.linspace(0, len(batch), processes + 1).round().astype(int)
     return np.concatenate(batch[bounds[process] : bounds[process + 1]])

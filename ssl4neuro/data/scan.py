@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
@@ -45,6 +45,7 @@ class ScanRows:
     assignment: list[dict[str, object]] = field(default_factory=list)  # review table: component, network, correlation, ...
 
 
+@runtime_checkable
 class IcaReader(Protocol):
     """A source of scans. A new format is one such class and one line in `data/readers/__init__.py`.
 

@@ -49,7 +49,9 @@ def split_subjects(sites: Mapping[str, str], config: SplitConfig, seed: int) -> 
     """
     unknown = sorted(set(config.hold_sites) - set(sites.values()))
     if unknown:
-        raise UserError(f"split.hold_sites: no site '{unknown[0]}' in this cohort (it has {', '.join(sorted(set(sites.values())))})")
+        raise UserError(
+            f"split.hold_sites: no site '{unknown[0]}' in this cohort (it has {', '.join(sorted(set(sites.values())))})"
+        )
     if config.hold_sites:
         held = {s for s, site in sites.items() if site in config.hold_sites}
     else:

@@ -1,4 +1,4 @@
-"""What happens to every scan alike, whatever it was read from: sign, scale, trend and band (methods/network_state.md section 2).
+"""What happens to every scan alike, whatever it was read from: sign, scale, trend and band (network_state.md §2).
 
 The scale of ICA maps and the sign of components are arbitrary, and raw intensities differ between scanners; after this step
 maps are in-mask z values and courses detrended z values, so that only the pattern is left to learn from.

@@ -85,4 +85,3 @@ def to_device(batch: Batch, device: torch.device) -> Batch:
         return {key: move(inner) for key, inner in value.items()}
 
     return move(batch)
-

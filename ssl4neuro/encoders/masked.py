@@ -58,7 +58,7 @@ def as_weight(valid: Bool[Tensor, "batch *space"] | None, like: Tensor) -> Float
     return None if valid is None else valid[:, None].to(like.dtype)
 
 
-def halve(mask: Float[Tensor, "batch 1 *space"] | None, stride: int = 2) -> Float[Tensor, "batch 1 *space"] | None:
+def halve(mask: Float[Tensor, "batch 1 *space"] | None, stride: int = 2) -> Float[Tensor, "batch 1 ..."] | None:
     """The mask at the resolution of a strided convolution (odd kernel, symmetric padding): valid where any of its window is.
 
     Windows do not overlap, so that padding at the end, or by a multiple of the stride at the start, adds only invalid ones.

@@ -36,7 +36,7 @@ class VolumeResNet(nn.Module):
     PRESETS: dict[str, dict[str, Any]] = {
         "tiny": {"dim": 64, "channels": (8, 16, 32, 48), "stem_stride": 2},
         "small": {"dim": 128, "channels": (16, 32, 64, 96), "stem_stride": 2},
-        "base": {"dim": 256, "channels": (32, 64, 128, 192), "blocks": 2, "stem_stride": 1},
+        "base": {"dim": 256, "channels": (32, 64, 128, 192), "blocks": 2, "stem_stride": 2},
         "author": {"dim": 256, "channels": (32, 64, 64, 128, 256, 128), "body": "plain"},
     }
 

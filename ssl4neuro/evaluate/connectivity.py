@@ -70,7 +70,7 @@ def layout(index: pd.DataFrame, units: Sequence[Int[np.ndarray, "rows"]]) -> Lay
 
 def unit_fnc(cohort: Cohort, parts: Layout) -> Float[np.ndarray, "units pairs"]:
     """FNC of every unit between its parts; a part's course is the mean over its components, a subject's FNC the mean over scans."""
-    return np.stack([_mean_fnc(courses) for courses in _scans(cohort, parts)]).astype(np.float32)
+    return np.stack([_mean_fnc(courses) for courses in scan_courses(cohort, parts)]).astype(np.float32)
 
 
 def unit_bands(cohort: Cohort, parts: Layout) -> Float[np.ndarray, "units features"]:
@@ -108,7 +108,7 @@ def map_gram(cohort: Cohort, parts: Layout) -> Float[np.ndarray, "units units"]:
     return gram.astype(np.float32)
 
 
-def _scans(cohort: Cohort, parts: Layout) -> Iterator[list[list[np.ndarray]]]:
+def scan_courses(cohort: Cohort, parts: Layout) -> Iterator[list[list[np.ndarray]]]:
     """For each unit, for each of its scans, the course of every part."""
     group = cohort.index["group_code"].to_numpy()
     for unit in parts.rows:

@@ -113,11 +113,15 @@ def null_labels(problem: Problem, settings: Settings) -> tuple[Float[np.ndarray,
     if not settings.permutations:
         return problem.y[:, None], "none"
     scheme = permutation_scheme(problem.y, problem.subjects, problem.scans)
-    blocks = None
-    if problem.sites is not None and scheme == "between subjects":
-        blocks = pd.Series(problem.sites).groupby(problem.subjects).transform("first").to_numpy(dtype=np.int64)
+    blocks, told = None, scheme
+    if scheme == "between subjects":
+        # Seen subjects only train. Exchanging labels among the tested alone keeps their class counts, and the power with them.
+        blocks = problem.wall.testable.astype(np.int64)
+        if problem.sites is not None:
+            blocks = blocks + 2 * pd.Series(problem.sites).groupby(problem.subjects).transform("first").to_numpy(dtype=np.int64)
+            told += " of the same site"
     shuffled = permuted_labels(problem.y, problem.subjects, problem.scans, scheme, settings.permutations, settings.seed, blocks)
-    return np.concatenate([problem.y[:, None], shuffled], axis=1), scheme + (" of the same site" if blocks is not None else "")
+    return np.concatenate([problem.y[:, None], shuffled], axis=1), told
 
 
 def evaluate(problem: Problem, candidates: Sequence[Candidate], settings: Settings, *, show: bool = False) -> tuple[list[Outcome], str]:
@@ -168,9 +172,15 @@ def _held_out(problem: Problem, folds: list[Fold], prepared: list[tuple[np.ndarr
         scores = apply(labels[train])
         values.append(scores.values)
         full = scores.values + scores.offset
-        decisions.append((full[:, :, 0] > 0).astype(np.int64) if full.shape[2] == 1 else full.argmax(2))
+        decisions.append(_decide(full, problem))
     value, decision, truth = np.concatenate(values), np.concatenate(decisions), labels[_order(folds)]
     return [Held(truth[:, i], value[:, i], decision[:, i]) for i in range(labels.shape[1])]
+
+
+def _decide(full: np.ndarray, problem: Problem) -> np.ndarray:
+    if not problem.classes:
+        return full[:, :, 0].astype(np.float64)
+    return full.argmax(2) if full.shape[2] > 1 else (full[:, :, 0] > 0).astype(np.int64)
 
 
 def _order(folds: list[Fold]) -> Int[np.ndarray, "tested"]:
@@ -217,7 +227,7 @@ def _predictions(problem: Problem, name: str, repeats: list[list[Fold]], held: l
             for i, label in enumerate(shown):
                 frame[f"score {label}"] = out.values[:, i]
         else:
-            frame["truth"], frame["prediction"] = out.truth, out.values[:, 0]
+            frame["truth"], frame["prediction"] = out.truth, out.decision
         frames.append(frame)
     return pd.concat(frames, ignore_index=True)
 

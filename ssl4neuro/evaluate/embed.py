@@ -73,7 +73,7 @@ def embed(
     rows = CohortRows(opened, pretrained.model.modalities)
     views = Views(opened.mask, {}, {}, seed=0).to(state.device)
     with torch.no_grad(), progress("embedding", len(mine), "batch", show=state.is_main_process) as bar:
-        for i, stored in zip(mine, load_batches(rows, lambda: (chunks[i] for i in mine)), strict=True):
+        for i, stored in zip(mine, load_batches(rows, lambda: map(chunks.__getitem__, mine)), strict=True):
             batch = adapt_batch(views(to_device(stored, state.device), None), saved.contract, found, changes)
             vectors = {name: value.float().cpu().numpy() for name, value in pretrained.model.embeddings(batch).items()}
             _check_finite(vectors, opened, chunks[i])
@@ -104,8 +104,8 @@ def _check_finite(vectors: dict[str, np.ndarray], cohort: Cohort, rows: np.ndarr
         if not np.isfinite(values).all():
             scan = cohort.index.iloc[rows[0]]
             raise UserError(
-                f"{cohort.path}: the embedding '{name}' is not finite near row {rows[0]} ({scan['subject']} {scan['session']}); "
-                "check the scan with `ssl4neuro doctor`, or the run's log for diverging losses"
+                f"{cohort.path}: the embedding '{name}' is not finite near row {rows[0]} ({scan['subject']} {scan['session']});"
+                " check the scan with `ssl4neuro doctor`, or the run's log for diverging losses"
             )
 
 
@@ -155,4 +155,3 @@ def _record(cohort: Cohort, saved: Checkpoint, run: Path) -> dict[str, object]:
 
 def _cohort_sha256(cohort: Cohort) -> str:
     return file_sha256(cohort.path / "cohort.json")
-

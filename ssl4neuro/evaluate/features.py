@@ -1,7 +1,7 @@
 """Features of a probe or baseline. `fold` fits whatever is fitted (PCA, fill-in values) on the training rows alone."""
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import pandas as pd
@@ -16,6 +16,7 @@ COMPONENTS = 50
 BLOCK = 2048  # maps read at once
 
 
+@runtime_checkable
 class Features(Protocol):
     """Feature rows of the units of one problem."""
 

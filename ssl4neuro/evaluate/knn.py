@@ -64,7 +64,10 @@ class KnnProbe:
                 chosen = len(ks) - 1 - error[::-1].argmin(0)  # the larger k where equal
                 guesses = np.stack(list(_votes(fit, *outer, ks)))
                 picked = guesses[chosen, :, np.arange(fit.shape[1])].transpose(1, 0, 2)
-                parts.append(_scores(picked, fit.mean(0), task))
+                # Relative to the training prior: no class gains by being frequent, nor does a left-out subject's class lose
+                # by missing it.
+                prior = fit.mean(0)
+                parts.append(Scores(picked - prior, prior if task == "regression" else np.zeros_like(prior)))
             return Scores(np.concatenate([p.values for p in parts], axis=1), np.concatenate([p.offset for p in parts]))
 
         return apply
@@ -81,13 +84,6 @@ def _votes(fit: np.ndarray, index: np.ndarray, weight: np.ndarray, ks: list[int]
         if position + 1 in ks:
             votes.append(total / mass)
     return votes
-
-
-def _scores(votes: np.ndarray, prior: np.ndarray, task: Task) -> Scores:
-    if task == "regression":
-        return Scores(votes, np.zeros(prior.shape, dtype=np.float32))
-    # Relative to the training prior: no class is favoured for being frequent, nor a left-out subject's class for missing it.
-    return Scores((votes - prior).astype(np.float32), np.zeros(prior.shape, dtype=np.float32))
 
 
 def knn_score(

@@ -101,7 +101,7 @@ def _fit_predict(axes: Axes, fit: np.ndarray, penalty: np.ndarray, task: Task) -
     curvature = CURVATURE[task]
     weights = cross / (curvature * axes.power[:, None] + penalties)  # ridge for values, the first step for classes
     if task == "regression":
-        return Scores((axes.test @ weights)[:, :, None] + mean, np.zeros((columns, 1), dtype=np.float32))
+        return Scores((axes.test @ weights)[:, :, None], mean)
     prior = np.clip(mean, 0.5 / len(fit), 1 - 0.5 / len(fit))
     log_prior = np.log(prior / (1 - prior)) if task == "binary" else np.log(prior)
     weights, intercept = _descend(axes, fit, weights, log_prior, penalties, curvature)

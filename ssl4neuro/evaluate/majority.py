@@ -28,7 +28,7 @@ class MajorityProbe:
             values = np.zeros((len(test), labels.shape[1], outputs))
             offset = np.zeros((labels.shape[1], outputs))
             if task == "regression":
-                values += labels.mean(0)[:, None]
+                offset += labels.mean(0)[:, None]
             elif task == "binary":
                 offset += self.code - 0.5
             else:

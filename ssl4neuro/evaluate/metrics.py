@@ -19,8 +19,8 @@ class Held(NamedTuple):
     """Truth and held-out prediction of every row."""
 
     truth: Float[np.ndarray, "rows"]  # class code 0..K-1, or the value
-    values: Float[np.ndarray, "rows outputs"]  # ranking scores (one for binary, one per class, or the predicted value)
-    decision: Int[np.ndarray, "rows"]  # predicted class code; unused in regression
+    values: Float[np.ndarray, "rows outputs"]  # ranking scores without intercept (one per class, one for binary and regression)
+    decision: Int[np.ndarray, "rows"] | Float[np.ndarray, "rows"]  # predicted class code, or predicted value
 
 
 def weighted_auc(
@@ -74,18 +74,22 @@ def f1(held: Held, weights: Draws) -> Float[np.ndarray, "draws"]:
 def r2(held: Held, weights: Draws) -> Float[np.ndarray, "draws"]:
     """1 - squared error / variance around the mean of the test rows; below 0 when worse than that mean."""
     mean = weights @ held.truth / weights.sum(1)
-    error = weights @ (held.truth - held.values[:, 0]) ** 2
+    error = weights @ (held.truth - held.decision) ** 2
     spread = weights @ held.truth**2 - weights.sum(1) * mean**2
     return 1 - np.divide(error, spread, out=np.full_like(error, np.nan), where=spread > 1e-12)
 
 
 def mean_absolute_error(held: Held, weights: Draws) -> Float[np.ndarray, "draws"]:
     """Mean absolute error, in the target's units."""
-    return weights @ np.abs(held.truth - held.values[:, 0]) / weights.sum(1)
+    return weights @ np.abs(held.truth - held.decision) / weights.sum(1)
 
 
 def spearman(held: Held, weights: Draws) -> Float[np.ndarray, "draws"]:
-    """Rank correlation with mid-ranks; 0 where the prediction is constant, which ranks nobody."""
+    """Rank correlation with mid-ranks; 0 where the prediction is constant, which ranks nobody.
+
+    On the scores without intercept: a left-out subject with a high value lowers the training mean, and predictions that
+    carry that mean are anti-correlated with the truth without any information.
+    """
     x, y = _weighted_ranks(held.truth, weights), _weighted_ranks(held.values[:, 0], weights)
     total = weights.sum(1, keepdims=True)
     x, y = x - (weights * x).sum(1, keepdims=True) / total, y - (weights * y).sum(1, keepdims=True) / total

@@ -5,7 +5,7 @@ templates) at the cost of a few matrix products.
 """
 
 from collections.abc import Callable
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -19,7 +19,7 @@ class Scores(NamedTuple):
     `values` carry no intercept and are in units of their spread on the training rows: only so may scores of different folds
     be pooled. With an intercept, leaving a positive out lowers the training prior and thereby its own score, and
     the pooled AUC of leave-one-out falls far below 0.5 without any information (Parker et al. 2007). `values + offset`
-    decides the class: above 0, or the largest. In regression `values` is the prediction itself.
+    decides the class: above 0, or the largest. In regression `values` is in the target's units and the sum is the prediction.
     """
 
     values: Float[np.ndarray, "test columns outputs"]
@@ -29,6 +29,7 @@ class Scores(NamedTuple):
 Apply = Callable[[Float[np.ndarray, "train columns"]], Scores]
 
 
+@runtime_checkable
 class Probe(Protocol):
     """A supervised read-out of frozen features. A new one is such a class and one line in `probes.py`."""
 

@@ -71,7 +71,9 @@ class PairedInfoNCE(nn.Module):
     Source: `methods/network_state.md` section 4, O2. The preset `author_repo` is the first author's repository.
     """
 
-    PRESETS: ClassVar[dict[str, dict[str, Any]]] = {"author_repo": {"direction": "pre_to_post", "temperature": 0.05, "same_subject": True, "in_view": False}}
+    PRESETS: ClassVar[dict[str, dict[str, Any]]] = {
+        "author_repo": {"direction": "pre_to_post", "temperature": 0.05, "same_subject": True, "in_view": False}
+    }
 
     def __init__(
         self,

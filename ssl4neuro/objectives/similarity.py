@@ -2,8 +2,7 @@
 
 Every contrastive objective here needs, for anchors a and candidates c, a row-wise sum over the matrix
 `scale · a cᵀ + bias`, part of it left out: the log of the sum of exponentials (InfoNCE, supervised contrastive), the sum of
-softplus (SigLIP) or of squared hinges (margins). `over_candidates` computes it with one matrix in memory and no
-intermediate copy, or, with `chunk`, with `chunk` rows of the matrix at a time, computed again in the backward pass:
+softplus (SigLIP) or of squared hinges (margins). `over_candidates` computes it with one matrix in memory, or, with `chunk`, with `chunk` rows of the matrix at a time, computed again in the backward pass:
 the same numbers in memory linear in the batch.
 """
 
@@ -17,6 +16,8 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 Kind = Literal["logsumexp", "softplus", "hinge"]
+BLOCK = 512  # anchors at a time where all scores are kept: masks and other temporary tensors stay small
+
 CodePair = tuple[Int[Tensor, "anchor"], Int[Tensor, "candidate"]]
 
 
@@ -56,7 +57,6 @@ class Selection:
             scores.add_(mask.to(scores.dtype), alpha=math.log(self.hard_weight))
 
 
-@torch.compiler.disable
 def over_candidates(
     kind: Kind,
     anchor: Float[Tensor, "anchor dim"],
@@ -104,13 +104,11 @@ class _OverCandidates(torch.autograd.Function):
         chunk: int | None,
     ) -> tuple[Tensor, Tensor]:
         value, top, factor = (anchor.new_empty(len(anchor)) for _ in range(3))
-        slope = anchor.new_empty(0)
-        for rows in _blocks(len(anchor), chunk):
-            slope = _scores(anchor[rows], candidate, scale, bias, selection, rows)
-            top[rows] = slope.amax(1)
-            value[rows], factor[rows] = _reduce_(kind, slope, top[rows])
-        if chunk is not None:
-            slope = anchor.new_empty(0)
+        slope = anchor.new_empty((len(anchor), len(candidate)) if chunk is None else 0)
+        for rows in _blocks(len(anchor), chunk or BLOCK):
+            scores = _scores(anchor[rows], candidate, scale, bias, selection, rows, slope[rows] if chunk is None else None)
+            top[rows] = scores.amax(1)
+            value[rows], factor[rows] = _reduce_(kind, scores, top[rows])
         ctx.save_for_backward(anchor, candidate, scale, bias, value, factor, slope)
         ctx.selection, ctx.kind, ctx.chunk = selection, kind, chunk
         ctx.mark_non_differentiable(top)
@@ -123,7 +121,7 @@ class _OverCandidates(torch.autograd.Function):
         d_anchor, d_candidate = torch.zeros_like(anchor), torch.zeros_like(candidate)
         d_scale, d_bias = torch.zeros_like(scale), torch.zeros_like(bias)
         with torch.autocast(anchor.device.type, enabled=False):
-            for rows in _blocks(len(anchor), ctx.chunk):
+            for rows in _blocks(len(anchor), ctx.chunk or max(len(anchor), 1)):
                 weight = grad[rows, None]
                 if ctx.chunk is None:
                     weight = weight * factor[rows, None]
@@ -141,14 +139,22 @@ class _OverCandidates(torch.autograd.Function):
         return d_anchor, d_candidate, d_scale, d_bias, None, None, None
 
 
-def _blocks(count: int, chunk: int | None) -> list[slice]:
-    step = count if chunk is None else chunk
-    return [slice(start, min(start + step, count)) for start in range(0, count, max(step, 1))]
+def _blocks(count: int, size: int) -> list[slice]:
+    return [slice(start, min(start + size, count)) for start in range(0, count, size)]
 
 
-def _scores(anchor: Tensor, candidate: Tensor, scale: Tensor, bias: Tensor, selection: Selection, rows: slice) -> Tensor:
+def _scores(
+    anchor: Tensor,
+    candidate: Tensor,
+    scale: Tensor,
+    bias: Tensor,
+    selection: Selection,
+    rows: slice,
+    out: Tensor | None = None,
+) -> Tensor:
+    """Scores of a block of anchors, written into `out` if given."""
     with torch.autocast(anchor.device.type, enabled=False):
-        scores = torch.mm(anchor * scale, candidate.T).add_(bias)
+        scores = torch.mm(anchor * scale, candidate.T, out=out).add_(bias)
     selection.apply_(scores, rows)
     return scores
 

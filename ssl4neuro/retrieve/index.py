@@ -7,7 +7,6 @@ COLUMN.npy          the exact vectors, where the index holds compressed ones onl
 """
 
 import json
-import sys
 from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
@@ -42,7 +41,7 @@ def build_index(
     seed: int = 0,
     device: Device = "auto",
 ) -> Index:
-    """Index every embedding column for cosine similarity, and print the recall of each against exact search.
+    """Index every embedding column for cosine similarity and measure the recall of each against exact search.
 
     Rows whose subject the encoder has seen are indexed like the others and marked `seen`.
 
@@ -54,6 +53,9 @@ def build_index(
         columns: embedding columns; all by default.
         seed: of k-means, of the graph, and of the choice of held-out queries.
         device: `auto` uses a GPU for measuring the recall where faiss has one; what is written does not depend on it.
+
+    Returns:
+        The opened index; printing it shows the kind, the parameters and the recall of every column.
 
     Raises:
         UserError: `out` exists, an unknown column, NaN, infinite or zero vectors (rows named), or too few rows for `kind`.
@@ -88,9 +90,7 @@ def build_index(
             bar.advance()
         metadata.to_parquet(folder / "metadata.parquet", index=False)
         _record(folder, source, {"unit": unit, "rows": len(metadata), "seed": seed, "columns": about})
-    index = Index.open(out)
-    print(index.summary(), file=sys.stderr)
-    return index
+    return Index.open(out)
 
 
 def unit_vectors(

@@ -194,13 +194,9 @@ def _batches(
     index: Index, allowed: Bool[np.ndarray, "rows"], subjects: np.ndarray | None, queries: int
 ) -> Iterator[tuple[Int[np.ndarray, "_"], Bool[np.ndarray, "rows"]]]:
     """Queries that may find the same rows, a batch at a time."""
-    if subjects is None:
-        groups = [(np.arange(queries), allowed)]
-    else:
-        groups = (
-            (np.flatnonzero(subjects == s), allowed & (index.metadata["subject"].to_numpy(object) != s))
-            for s in pd.unique(subjects)
-        )
-    for members, left in groups:
+    people = index.metadata["subject"].to_numpy(object)
+    for name in [None] if subjects is None else pd.unique(subjects):
+        members = np.arange(queries) if subjects is None else np.flatnonzero(subjects == name)
+        left = allowed if subjects is None else allowed & (people != name)
         for start in range(0, len(members), BATCH):
             yield members[start : start + BATCH], left

@@ -93,7 +93,7 @@ class Index:
 
         return Searcher(index, about["kind"], about["parameters"], vectors, self.info["rows"], device)
 
-    def summary(self) -> str:
+    def __str__(self) -> str:
         """A line per column: kind, parameters, measured recall."""
         lines = [f"{self.path}: {self.info['rows']} {self.info['unit']}s of {self.info['name']}"]
         for column, about in self.info["columns"].items():

@@ -29,8 +29,8 @@ class Estimate:
         seconds = self.steps * self.seconds_per_step * self.runs
         times = f"{self.runs} runs × " if self.runs > 1 else ""
         return (
-            f"{self.parameters:,} parameters; {times}{self.steps} steps × {self.seconds_per_step:.2f} s = about {_duration(seconds)} "
-            f"(validation not counted); peak memory {self.memory_gib:.1f} GiB on {self.device}"
+            f"{self.parameters:,} parameters; {times}{self.steps} steps × {self.seconds_per_step:.2f} s = about "
+            f"{_duration(seconds)} (validation not counted); peak memory {self.memory_gib:.1f} GiB on {self.device}"
         )
 
 

@@ -24,6 +24,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from ssl4neuro import checkpoint
 from ssl4neuro.errors import UserError
 from ssl4neuro.manifest import Manifest
+from ssl4neuro.objectives import NoNegatives
 from ssl4neuro.progress import Progress, progress
 from ssl4neuro.train.monitors import MonitorConfig
 from ssl4neuro.train.optimiser import OptimiserConfig, build_optimiser, rate_at, set_rate
@@ -197,7 +198,10 @@ class Loop:
                     continue
                 elapsed = time.monotonic() - started
                 self._report(terms, bar, samples / elapsed, waited / elapsed)
-                epoch_ended = self.done.batch // self.task.batches_per_epoch > (self.done.batch - accumulate) // self.task.batches_per_epoch
+                epoch_ended = (
+                    self.done.batch // self.task.batches_per_epoch
+                    > (self.done.batch - accumulate) // self.task.batches_per_epoch
+                )
                 improved = epoch_ended and self._validate()
                 finished = self.done.batch >= self.total or self.done.stopped
                 stop = self._stop_requested()
@@ -260,9 +264,7 @@ class Loop:
                 f"step {self.step}: the loss is not finite ({error}) for {self.task.name_rows(raw['row'])}; "
                 "lower optimiser.rate, or look at these scans with `ssl4neuro doctor`"
             ) from error
-        except ValueError as error:
-            if type(error).__name__ != "NoNegatives":
-                raise
+        except NoNegatives as error:
             raise UserError(
                 f"step {self.step}: {error}; the batch holds {self.task.name_rows(raw['row'])}: raise sampling.batch_size, "
                 "or set the objective's negatives to 'all'"
@@ -313,9 +315,6 @@ class Loop:
 
     def _save(self, best: bool) -> None:
         weights = checkpoint.state_of(self.accelerator, self.model)
-        if not self.run.writes:
-            self.accelerator.wait_for_everyone()
-            return
         averaged = self.ema is not None
         training = {
             "raw": dict(weights) if averaged else None,
@@ -324,7 +323,8 @@ class Loop:
             "scaler": self.accelerator.scaler.state_dict() if self.accelerator.scaler is not None else None,
             "done": vars(self.done).copy(),
         }
-        checkpoint.save(
+        checkpoint.save_on_main(
+            self.accelerator,
             self.run.path,
             step=self.step,
             epoch=self.done.batch // self.task.batches_per_epoch,
@@ -337,7 +337,6 @@ class Loop:
             best=best,
             keep=self.config.keep,
         )
-        self.accelerator.wait_for_everyone()
 
     @contextmanager
     def _signals(self) -> Iterator[None]:

@@ -92,8 +92,8 @@ def collapse_alarms(measures: Mapping[str, float], dims: Mapping[str, int]) -> l
         spread = measures.get(f"{name}/uniformity")
         if rank is not None and rank < max(2.0, 0.02 * dim):
             alarms.append(
-                f"{name}: effective rank {rank:.1f} of {dim}: the embeddings have collapsed to a few directions; raise the batch "
-                "size, lower the learning rate, or add a vicreg objective"
+                f"{name}: effective rank {rank:.1f} of {dim}: the embeddings have collapsed to a few directions; raise the "
+                "batch size, lower the learning rate, or add a vicreg objective"
             )
         elif spread is not None and spread > -0.1:
             alarms.append(

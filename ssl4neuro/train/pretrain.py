@@ -153,7 +153,9 @@ def pretrain(config: PretrainConfig) -> Path | Estimate:
     """
     if not config.data or not config.out:
         missing = "--data COHORT" if not config.data else "--out RUN"
-        raise UserError(f"pretrain: {missing} is missing; prepare a cohort with `ssl4neuro prepare` and name a folder for the run")
+        raise UserError(
+            f"pretrain: {missing} is missing; prepare a cohort with `ssl4neuro prepare` and name a folder for the run"
+        )
     cohort = Cohort.open(config.data)
     sites = cohort.index.groupby("subject")["site"].first().to_dict()
     if len(sites) < 2:

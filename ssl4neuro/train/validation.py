@@ -1,5 +1,7 @@
 """One validation: loss, collapse measures, retrieval and an online kNN probe on subjects that are not trained on."""
 
+import itertools
+
 import numpy as np
 import torch
 from accelerate import Accelerator
@@ -51,7 +53,7 @@ class Validation:
                 measures[f"{name}/effective_rank"] = effective_rank(found[name])
                 measures[f"{name}/uniformity"] = uniformity(found[name])
         projected = [name for name in found if name.endswith("_projected") and not name.startswith("session:")]
-        for a, b in zip(projected, projected[1:], strict=False):
+        for a, b in itertools.pairwise(projected):
             measures["alignment"] = alignment(found[a], found[b])
             measures["retrieval"] = 0.5 * (retrieval_top1(found[a], found[b]) + retrieval_top1(found[b], found[a]))
         if self.config.label:

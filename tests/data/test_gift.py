@@ -55,7 +55,10 @@ def test_reads_what_is_on_disk(tmp_path: Path, transposed: bool, outside: float)
     assert rows.network == [""] * 4
     assert rows.nuisance["n_volumes"] == 40
     assert np.isnan(rows.tr)
-    assert [path.name for path in reader.scans()[0].files] == ["rest_sub001_component_ica_s1_.nii", "rest_sub001_timecourses_ica_s1_.nii"]
+    assert [path.name for path in reader.scans()[0].files] == [
+        "rest_sub001_component_ica_s1_.nii",
+        "rest_sub001_timecourses_ica_s1_.nii",
+    ]
 
 
 def test_group_files_are_no_scans(tmp_path: Path) -> None:
@@ -170,6 +173,27 @@ def test_goes_to_a_worker_process(tmp_path: Path) -> None:
     write_scan(tmp_path)
     reader = pickle.loads(pickle.dumps(GiftReader(tmp_path)))  # noqa: S301 - our own bytes
     assert reader.read(reader.scans()[0]).maps.shape == (4, int(BRAIN.sum()))
+
+
+def test_through_prepare(tmp_path: Path) -> None:
+    """A broken scan can be skipped; signs and scales are `prepare`'s."""
+    from ssl4neuro.data.prepare import prepare_ica
+
+    folder = tmp_path / "g"
+    for number in (1, 2, 3, 4):
+        maps, courses = write_scan(folder, f"rest_sub00{number}", seed=number)
+    (folder / "rest_sub001_component_ica_s1_.nii").write_bytes(b"x")
+    (folder / "rest_sub002_timecourses_ica_s1_.nii").unlink()
+    cohort = prepare_ica(tmp_path / "out", gift=folder, skip_bad=True)
+    assert cohort.index.subject.unique().tolist() == ["sub-003", "sub-004"]
+    assert len(cohort.info["skipped"]) == 2
+    assert np.array_equal(cohort.mask, BRAIN)
+    stored = cohort.fetch(np.arange(4, 8), ["map", "course"])
+    for i in range(4):
+        r = np.corrcoef(stored["map"][i].astype(float), maps[i])[0, 1]
+        assert abs(r) > 0.999
+        trend = np.polyval(np.polyfit(np.arange(40), courses[i], 1), np.arange(40))
+        assert np.corrcoef(stored["course"][i], courses[i] - trend)[0, 1] * np.sign(r) > 0.999
 
 
 def test_square_courses_are_ambiguous(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""MELODIC folders: naming, repetition time, maps and courses as they are on disk, networks, and everything that can be wrong."""
+"""MELODIC folders: names, repetition time, maps and courses as they are on disk, networks, and what can be wrong with them."""
 
 import gzip
 import pickle
@@ -19,7 +19,9 @@ BRAIN = np.zeros(SHAPE, dtype=bool)
 BRAIN[1:7, 1:8, 1:6] = True
 
 
-def write_ica(folder: Path, seed: int = 0, components: int = 5, volumes: int = 40, maps: np.ndarray | None = None, tr: float = 1.0):
+def write_ica(
+    folder: Path, seed: int = 0, components: int = 5, volumes: int = 40, maps: np.ndarray | None = None, tr: float = 1.0
+):
     """A MELODIC folder; returns its in-mask maps [C, V] and courses [C, T]."""
     folder.mkdir(parents=True, exist_ok=True)
     rng = np.random.default_rng(seed)
@@ -74,7 +76,10 @@ def test_naming(tmp_path: Path, folder: str, name: str) -> None:
 def test_subject_above_the_given_folders(tmp_path: Path) -> None:
     for session in ("ses-1", "ses-2"):
         write_ica(tmp_path / "sub-07" / session)
-    assert names(MelodicReader([tmp_path / "sub-07" / "ses-1", tmp_path / "sub-07" / "ses-2"])) == ["sub-07 ses-1", "sub-07 ses-2"]
+    assert names(MelodicReader([tmp_path / "sub-07" / "ses-1", tmp_path / "sub-07" / "ses-2"])) == [
+        "sub-07 ses-1",
+        "sub-07 ses-2",
+    ]
 
 
 def test_a_scan_named_twice_on_the_command_line_is_read_once(tmp_path: Path) -> None:
@@ -94,7 +99,11 @@ def test_sessions_table_maps_folders(tmp_path: Path) -> None:
     )
     (tmp_path / "participants.tsv").write_text("participant_id\tsite\nP1\tX\nP2\tY\n")
     reader = MelodicReader([tmp_path / "data"], sessions=table, participants=tmp_path / "participants.tsv")
-    assert [(s.subject, s.session, s.site) for s in reader.scans()] == [("P1", "post", "X"), ("P1", "pre", "X"), ("P2", "pre", "Y")]
+    assert [(s.subject, s.session, s.site) for s in reader.scans()] == [
+        ("P1", "post", "X"),
+        ("P1", "pre", "X"),
+        ("P2", "pre", "Y"),
+    ]
     tr = [reader.read(scan).tr for scan in reader.scans()]
     assert np.isnan(tr[0])
     assert tr[1:] == [2.5, 0.72]
@@ -251,7 +260,7 @@ def test_folders_of_different_spaces(tmp_path: Path) -> None:
         moved = image.affine.copy()
         moved[0, 3] += 30
         nib.save(nib.Nifti1Image(image.get_fdata().astype(np.float32), moved), tmp_path / "sub-02" / name)
-    with pytest.raises(UserError, match="sub-02.*one space"):
+    with pytest.raises(UserError, match=r"sub-02.*one space"):
         MelodicReader([tmp_path]).grid()
 
 
@@ -301,7 +310,7 @@ def _break(folder: Path, what: str) -> None:
 @pytest.mark.parametrize(
     ("what", "file", "problem"),
     [
-        ("no mix", "sub-01", "melodic_mix is missing"),
+        ("no mix", "melodic_mix", "no such file"),
         ("ragged mix", "melodic_mix", "rows of one length"),
         ("text mix", "melodic_mix", "not a table of numbers"),
         ("empty mix", "melodic_mix", "has 0 rows"),
@@ -319,8 +328,8 @@ def _break(folder: Path, what: str) -> None:
 def test_bad_folder(tmp_path: Path, what: str, file: str, problem: str) -> None:
     write_ica(tmp_path / "sub-01")
     _break(tmp_path / "sub-01", what)
+    reader = MelodicReader([tmp_path])
     with pytest.raises(UserError, match=problem) as error:
-        reader = MelodicReader([tmp_path])
         reader.read(reader.scans()[0])
     assert file in str(error.value).split(":")[0]
     assert "\n" not in str(error.value)
@@ -331,7 +340,7 @@ def test_rows_against_the_source_image(tmp_path: Path) -> None:
     write_ica(folder, volumes=40)
     nib.save(nib.Nifti1Image(np.zeros((2, 2, 2, 41), dtype=np.uint8), AFFINE), folder.parent / "filtered_func_data.nii.gz")
     reader = MelodicReader([tmp_path])
-    with pytest.raises(UserError, match="40 rows, but .*filtered_func_data.nii.gz has 41 volumes"):
+    with pytest.raises(UserError, match=r"40 rows, but .*filtered_func_data\.nii\.gz has 41 volumes"):
         reader.read(reader.scans()[0])
     (folder.parent / "filtered_func_data.nii.gz").unlink()
     (tmp_path / "s.tsv").write_text("participant_id\tn_volumes\nsub-01\t39\n")
@@ -359,6 +368,47 @@ def test_repetition_time_that_is_none(tmp_path: Path, tr: str) -> None:
     (tmp_path / "s.tsv").write_text(f"participant_id\ttr\nsub-01\t{tr}\n")
     with pytest.raises(UserError, match="line 2: tr"):
         MelodicReader([tmp_path], sessions=tmp_path / "s.tsv")
+
+
+def test_a_broken_folder_does_not_spoil_the_grid(tmp_path: Path) -> None:
+    """So that `prepare --skip-bad` can go on with the others."""
+    for name in ("sub-01", "sub-02", "sub-03"):
+        write_ica(tmp_path / name)
+    _break(tmp_path / "sub-01", "3-D")
+    _break(tmp_path / "sub-02", "truncated")
+    (tmp_path / "sub-02" / "mask.nii.gz").unlink()
+    reader = MelodicReader([tmp_path])
+    assert np.array_equal(reader.grid().mask, BRAIN)
+    assert reader.read(reader.scans()[2]).maps.shape == (5, int(BRAIN.sum()))
+    with pytest.raises(UserError, match="3-D"):
+        reader.read(reader.scans()[0])
+    with pytest.raises(UserError, match="copy it again"):
+        reader.read(reader.scans()[1])
+    shutil.rmtree(tmp_path / "sub-03")
+    with pytest.raises(UserError, match="sub-0"):
+        MelodicReader([tmp_path]).grid()
+
+
+def test_prepare_stores_the_review_table_and_takes_it_back(templated: Path) -> None:
+    """Through the real `prepare`: assignment.tsv, edited, decides the networks of the next cohort."""
+    from ssl4neuro.data.prepare import prepare_ica
+
+    for number in (2, 3):
+        shutil.copytree(templated / "ica" / "sub-01", templated / "ica" / f"sub-0{number}")
+        for session in ("ses-1", "ses-2"):
+            mix = templated / "ica" / f"sub-0{number}" / session / "melodic_mix"
+            np.savetxt(mix, np.random.default_rng(number).normal(size=(40, 4)))
+            maps = nib.load(mix.parent / "melodic_IC.nii.gz")
+            nib.save(nib.Nifti1Image(maps.get_fdata().astype(np.float32) * number, AFFINE), mix.parent / "melodic_IC.nii.gz")
+    options = {"templates": templated / "templates" / "melodic_IC.nii.gz", "networks": templated / "networks.tsv"}
+    first = prepare_ica(templated / "first", melodic=[templated / "ica"], **options)
+    assert first.index.network.tolist() == ["SMN", "DMN", "VIS", "", "", "VIS", "DMN", "DMN"] * 3
+    table = pd.read_csv(templated / "first" / "assignment.tsv", sep="\t", keep_default_na=False)
+    assert table.network.tolist() == first.index.network.tolist()
+    table.loc[3, ["network", "assigned"]] = ["AUD", "yes"]
+    table.to_csv(templated / "edited.tsv", sep="\t", index=False)
+    second = prepare_ica(templated / "second", melodic=[templated / "ica"], assignment=templated / "edited.tsv", **options)
+    assert second.index.network.tolist() == ["SMN", "DMN", "VIS", "AUD", *first.index.network[4:]]
 
 
 def test_real_group_components(shared_data: Path, tmp_path: Path) -> None:

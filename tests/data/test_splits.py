@@ -13,7 +13,9 @@ def cohort(subjects: int, sites: int) -> dict[str, str]:
 
 
 @given(st.integers(8, 60), st.integers(1, 5), st.floats(0, 0.5), st.floats(0, 0.5), st.integers(0, 99), st.booleans())
-def test_parts_are_disjoint_and_complete(subjects: int, sites: int, holdout: float, validation: float, seed: int, by_site: bool) -> None:
+def test_parts_are_disjoint_and_complete(
+    subjects: int, sites: int, holdout: float, validation: float, seed: int, by_site: bool
+) -> None:
     who = cohort(subjects, sites)
     try:
         split = split_subjects(who, SplitConfig(holdout, validation, by_site), seed)

@@ -127,7 +127,10 @@ def test_review_table_round_trip(tmp_path: Path) -> None:
     templates = rng.normal(size=(2, 100))
     lines = assign(np.vstack([templates, rng.normal(size=(1, 100))]), templates, ["A", "B"], 0.9)
     table = pd.DataFrame(
-        [{"participant_id": "sub-1", "session_id": "", "run_id": "", "component": i, **line} for i, line in enumerate(lines, start=1)]
+        [
+            {"participant_id": "sub-1", "session_id": "", "run_id": "", "component": i, **line}
+            for i, line in enumerate(lines, start=1)
+        ]
     )
     table.to_csv(path, sep="\t", index=False)
     assert read_review(path) == {("sub-1", "", "", 1): "A", ("sub-1", "", "", 2): "B", ("sub-1", "", "", 3): ""}
@@ -167,4 +170,6 @@ def test_recovers_real_networks_under_noise_order_and_sign(shared_data: Path) ->
     named = [i for i, name in enumerate(truth) if name]
     assert [told[i] for i in named] == [truth[i] for i in named]
     assert all(np.sign(lines[i]["correlation"]) == sign[i] for i in named)
-    assert all(lines[i]["assigned"] == "no" for i in range(len(order)) if not truth[i]), "unnamed components resemble no template"
+    assert all(lines[i]["assigned"] == "no" for i in range(len(order)) if not truth[i]), (
+        "unnamed components resemble no template"
+    )

@@ -66,16 +66,16 @@ class GiftReader:
 
     def read(self, scan: Scan) -> ScanRows:
         """See `IcaReader`."""
-        path, course_path = scan.files[:2]
+        path = scan.files[0]
         image = brain_image(path)
-        courses = read_courses(course_path, image.shape[3])
+        courses = read_courses(courses_beside(path), image.shape[3])
         maps = to_grid(image, self._grid)
         if not maps.any():
             raise UserError(f"{path}: all maps are 0 inside the mask; that is of another space, give these maps' own --mask")
         named = read_networks(self.networks, len(maps)) if self.networks is not None else {}
         return ScanRows(
             courses=courses,
-            tr=self._tr(scan),
+            tr=self.tr(scan),
             component=np.arange(1, len(maps) + 1),
             network=[named.get(number, "") for number in range(1, len(maps) + 1)],
             maps=maps,
@@ -142,18 +142,21 @@ class GiftReader:
             if row is None:
                 raise UserError(f"{self.participants.path}: no line with gift {number} for {name}; add it")
             subject = row["participant_id"]
-        maps = self.folder / name
-        courses = self.folder / name.replace("_component_ica_", "_timecourses_ica_")
-        if not courses.is_file() and (other := _other_compression(courses)).is_file():
-            courses = other
-        if not courses.is_file():
-            raise UserError(f"{courses}: no such file, but {name} is there; copy GIFT's time courses beside its maps")
-        return Scan(subject, (maps, courses), session, run, self._sites.get(bare(subject), ""))
+        files = (self.folder / name, *[path for path in _course_files(self.folder / name) if path.is_file()][:1])
+        return Scan(subject, files, session, run, self._sites.get(bare(subject), ""))
 
     @cached_property
     def _grid(self) -> Grid:
-        reference = brain_image(self._scans[0].files[0])
         path = self.mask or self._own_mask()
+        reference, problem = None, None
+        for scan in self._scans:  # a broken scan is told of when it is read, and may be skipped then
+            try:
+                reference = brain_image(scan.files[0])
+                break
+            except UserError as error:
+                problem = problem or error
+        if reference is None:
+            raise problem or UserError(f"{self.folder}: no maps; give the folder that holds GIFT's output")
         return make_grid(reference, load_image(path, 3) if path else None, self.resolution)
 
     def _own_mask(self) -> Path | None:
@@ -164,7 +167,8 @@ class GiftReader:
         path = self.folder / f"{self._prefix}_ica_parameter_info.mat"
         return path if path.is_file() else None
 
-    def _tr(self, scan: Scan) -> float:
+    def tr(self, scan: Scan) -> float:
+        """Repetition time (s): of the sessions, of the participants, or of GIFT's parameter file; NaN where unknown."""
         for table in (self.sessions, self.participants):
             if table is not None:
                 row = table.of_scan(scan.subject, scan.session if table is self.sessions else "", "")
@@ -219,24 +223,24 @@ def read_courses(path: Path, components: int) -> Float[np.ndarray, "components t
         UserError: not 2-D, no side of `components`, both sides of it, or NaN.
     """
     try:
-        image = nib.load(path)
-        data = np.asarray(image.dataobj, dtype=np.float64)
+        data: np.ndarray = np.asarray(nib.load(path).dataobj, dtype=np.float64)  # type: ignore[attr-defined]
     except Exception as error:
         raise UserError(f"{path}: not a readable image ({str(error).splitlines()[0]}); copy it again") from error
     size = " × ".join(map(str, data.shape))
     if data.ndim < 2 or set(data.shape[2:]) - {1}:
         raise UserError(f"{path}: is {size}, time courses are a 2-D image (volumes × components); use GIFT's own file")
-    data = data.reshape(data.shape[:2])
-    if components not in data.shape:
+    rows, columns = data.shape[:2]
+    data = data.reshape(rows, columns)
+    if components not in (rows, columns):
         raise UserError(f"{path}: is {size}, but there are {components} maps; copy both files from the same analysis")
-    if data.shape[0] == data.shape[1]:
+    if rows == columns:
         raise UserError(
             f"{path}: is {size}, so whether volumes are rows or columns cannot be told; "
             "drop a volume or extract another number of components"
         )
-    if data.shape[1] == components:
+    if columns == components:
         data = data.T
-    if data.shape[1] < 2:
+    if min(rows, columns) == 1 and components > 1:
         raise UserError(f"{path}: has a single volume; a time course needs several")
     if not np.isfinite(data).all():
         bad = int((~np.isfinite(data)).any(axis=1).sum())
@@ -254,5 +258,19 @@ def _numbered(table: SessionTable, subject: int, session: int | None) -> dict[st
     return None
 
 
-def _other_compression(path: Path) -> Path:
-    return path.with_suffix("") if path.suffix == ".gz" else path.with_name(path.name + ".gz")
+def courses_beside(maps: Path) -> Path:
+    """GIFT's time courses of the scan whose maps these are, compressed or not.
+
+    Raises:
+        UserError: there are none.
+    """
+    candidates = _course_files(maps)
+    for path in candidates:
+        if path.is_file():
+            return path
+    raise UserError(f"{candidates[0]}: no such file, but {maps.name} is there; copy GIFT's time courses beside its maps")
+
+
+def _course_files(maps: Path) -> list[Path]:
+    path = maps.with_name(maps.name.replace("_component_ica_", "_timecourses_ica_"))
+    return [path, path.with_suffix("") if path.suffix == ".gz" else path.with_name(path.name + ".gz")]

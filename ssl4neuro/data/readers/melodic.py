@@ -90,7 +90,7 @@ class MelodicReader:
         network, table = self._label(scan, maps)
         return ScanRows(
             courses=courses,
-            tr=self._tr(scan),
+            tr=self.tr(scan),
             component=np.arange(1, len(maps) + 1),
             network=network,
             maps=maps,
@@ -141,18 +141,20 @@ class MelodicReader:
                     "map it in --sessions TSV (columns folder, participant_id, session_id)"
                 )
             subject, session, run = names["sub"], names.get("ses", ""), names.get("run", "")
-        files = [_one(folder, "melodic_IC.nii.gz", "melodic_IC.nii"), _one(folder, "melodic_mix")]
-        files += [path for path in _side_files(folder) if path.is_file()]
+        files = [_one(folder, "melodic_IC.nii.gz", "melodic_IC.nii")]
+        files += [path for path in (folder / "melodic_mix", *_side_files(folder)) if path.is_file()]
         return Scan(subject, tuple(files), session, run, self._sites.get(subject.removeprefix("sub-"), ""))
 
     @cached_property
     def _grid(self) -> Grid:
-        maps = [scan.files[0] for scan in self._scans]
+        maps = _readable([scan.files[0] for scan in self._scans])
         mask = load_image(self.mask, 3) if self.mask is not None else common_mask(maps)
         return make_grid(load_image(maps[0], 4), mask, self.resolution)
 
     @cached_property
-    def _templates(self) -> tuple[Float[np.ndarray, "templates voxels"], list[str]]:
+    def _templates(self) -> tuple[Float[np.ndarray, "templates voxels"], list[str]] | None:
+        if self.templates is None:
+            return None
         maps = to_grid(load_image(self.templates, 4), self._grid)
         if self.networks is None:
             return maps, [f"template {number}" for number in range(1, len(maps) + 1)]
@@ -171,21 +173,21 @@ class MelodicReader:
         own = scan.files[0].parent / NETWORKS_FILE
         if own.is_file():
             told = read_networks(own, len(maps))
-        elif self.templates is not None:
+        elif self._templates is not None:
             templates, names = self._templates
-            table = [
-                {**identity, "component": number, **line}
-                for number, line in zip(numbers, assign(maps, templates, names, self.threshold), strict=True)
-            ]
-            told = {line["component"]: line["network"] for line in table}
+            lines = assign(maps, templates, names, self.threshold)
+            table = [{**identity, "component": number, **line} for number, line in zip(numbers, lines, strict=True)]
+            told = {number: str(line["network"]) for number, line in zip(numbers, lines, strict=True)}
         else:
             told = read_networks(self.networks, len(maps)) if self.networks is not None else {}
         network = [corrected.get(number, told.get(number, "")) for number in numbers]
-        for line, name in zip(table, network, strict=bool(table)):
-            line.update(network=name, assigned="yes" if name else "no")
+        if table:
+            for line, name in zip(table, network, strict=True):
+                line.update(network=name, assigned="yes" if name else "no")
         return network, table
 
-    def _tr(self, scan: Scan) -> float:
+    def tr(self, scan: Scan) -> float:
+        """Repetition time (s): of the table of sessions, else what the folder knows; NaN where unknown."""
         told = SessionTable.tr(self._row(scan))
         return told if np.isfinite(told) else folder_tr(scan.files[0].parent)
 
@@ -203,7 +205,7 @@ class MelodicReader:
         told = (self._row(scan) or {}).get("n_volumes", "")
         if told.isdigit() and int(told) != volumes:
             raise UserError(
-                f"{folder / 'melodic_mix'}: {volumes} rows, but {self.sessions.path} says {told} volumes; correct one of them"
+                f"{folder / 'melodic_mix'}: {volumes} rows, but --sessions says {told} volumes; correct one of them"
             )
 
 
@@ -234,9 +236,14 @@ def common_mask(maps: list[Path]) -> nib.Nifti1Image:
         UserError: a folder lies elsewhere, or less than half of the first one's brain is left.
     """
     common: Grid | None = None
+    voxels, problem = 0, None
     for path in maps:
         own_mask = path.parent / "mask.nii.gz"
-        own = make_grid(load_image(path, 4), load_image(own_mask, 3) if own_mask.is_file() else None)
+        try:
+            own = make_grid(load_image(path, 4), load_image(own_mask, 3) if own_mask.is_file() else None)
+        except UserError as error:
+            problem = problem or error  # told of when it is read, and may be skipped then
+            continue
         if common is None:
             common, voxels = own, int(own.mask.sum())
             continue
@@ -248,6 +255,8 @@ def common_mask(maps: list[Path]) -> nib.Nifti1Image:
                 f"{path}: with it less than half of the brain of {maps[0]} is common to all; "
                 "bring all folders to one space, or give the --mask to use"
             )
+    if common is None:
+        raise problem or UserError("--melodic: no folders; give MELODIC's output folders")
     return nib.Nifti1Image(common.mask.astype(np.uint8), common.affine)
 
 
@@ -270,6 +279,20 @@ def folder_tr(folder: Path) -> float:
     return float(zooms[3]) if known else float("nan")
 
 
+def _readable(maps: list[Path]) -> list[Path]:
+    """Those whose header can be read; the others are told of when they are read, and may be skipped then."""
+    good, problem = [], None
+    for path in maps:
+        try:
+            load_image(path, 4)
+            good.append(path)
+        except UserError as error:
+            problem = problem or error
+    if problem is not None and not good:
+        raise problem
+    return good
+
+
 def _side_files(folder: Path) -> list[Path]:
     """Files beside the maps that a scan's rows depend on."""
     sidecars = [*sorted(folder.glob("*.json")), folder.with_suffix(".json")]
@@ -277,7 +300,4 @@ def _side_files(folder: Path) -> list[Path]:
 
 
 def _one(folder: Path, *names: str) -> Path:
-    for name in names:
-        if (folder / name).is_file():
-            return folder / name
-    raise UserError(f"{folder}: {names[0]} is missing; a MELODIC folder holds melodic_IC.nii.gz and melodic_mix")
+    return next((folder / name for name in names if (folder / name).is_file()), folder / names[0])

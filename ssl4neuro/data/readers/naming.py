@@ -43,8 +43,8 @@ class SessionTable:
         """
         table = read_table(path, ("participant_id",))
         rows = []
-        for line, row in enumerate(table.to_dict("records"), start=2):
-            row = {key: value.strip() for key, value in row.items()}
+        for line, entry in enumerate(table.to_dict("records"), start=2):
+            row = {str(key): str(value).strip() for key, value in entry.items()}
             if not row["participant_id"]:
                 raise UserError(f"{path}: line {line} has no participant_id; fill it in")
             cls._check_tr(path, line, row.get("tr", ""))
@@ -107,7 +107,7 @@ def sites(participants: Path | None) -> dict[str, str]:
     """Site by bare participant name, from participants.tsv; empty without a table or a column `site`."""
     if participants is None:
         return {}
-    table = read_table(participants, ("participant_id",))
-    if "site" not in table:
+    table = read_table(participants, ())
+    if "site" not in table or "participant_id" not in table:
         return {}
     return {bare(name): site.strip() for name, site in zip(table["participant_id"], table["site"], strict=True)}

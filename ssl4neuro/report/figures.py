@@ -1,0 +1,138 @@
+"""Figures as inline SVG, drawn by matplotlib without pyplot (no display, no global state), equal bits for equal data."""
+
+import io
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+from jaxtyping import Float
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure as Canvas
+
+OWN, OTHER, BASELINE, CHANCE = "#0b5fa5", "#c4622d", "#6b6b6b", "#b3261e"  # distinct in grey print by line style and marker too
+SERIES = (OWN, OTHER, "#3f7d3a", "#7a4fa3", "#8a6d1d", "#357a86")
+STYLES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1)), (0, (1, 1)))
+MOST_POINTS = 400  # of a curve; more are averaged in bins, a page must stay small
+SETTINGS = {
+    "svg.fonttype": "none",
+    "svg.hashsalt": "ssl4neuro",
+    "text.parse_math": False,  # a network called "$x" is no formula
+    "font.family": "DejaVu Sans",
+    "font.size": 8.5,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.edgecolor": "#888888",
+    "axes.linewidth": 0.8,
+    "axes.grid": True,
+    "grid.color": "#e6e6e6",
+    "grid.linewidth": 0.7,
+    "axes.axisbelow": True,
+    "figure.facecolor": "none",
+    "axes.facecolor": "none",
+}
+
+Curve = tuple[Float[np.ndarray, "_"], Float[np.ndarray, "_"]]  # steps and values
+
+
+def curves(series: Mapping[str, Curve], ylabel: str, *, best: int | None = None, log: bool = False) -> str:
+    """Lines over optimiser steps; `best` marks a step. Single points are drawn as points."""
+    with mpl.rc_context(SETTINGS):
+        canvas = Canvas(figsize=(4.4, 2.5), layout="constrained")
+        axes = canvas.subplots()
+        for i, (name, (x, y)) in enumerate(series.items()):
+            x, y = _thin(x, y)
+            style = {"color": SERIES[i % len(SERIES)], "linestyle": STYLES[i % len(STYLES)], "label": name}
+            axes.plot(x, y, linewidth=1.5, marker="o" if len(x) <= 30 else None, markersize=2.5, **style)
+        if best is not None:
+            axes.axvline(best, color=BASELINE, linestyle=":", linewidth=1.4, label="best checkpoint")
+        if log and all((y[np.isfinite(y)] > 0).all() for _, y in series.values()):
+            axes.set_yscale("log")
+        axes.set_xlabel("step")
+        axes.set_ylabel(ylabel)
+        axes.margins(x=0.02)
+        if len(series) > 1 or best is not None or ylabel not in series:
+            axes.legend(frameon=False, fontsize=7.5, loc="best")
+        return _svg(canvas)
+
+
+def estimates(rows: Sequence[Mapping[str, Any]], metrics: Sequence[str]) -> str:
+    """A panel per metric: estimate and 95 % interval of every model, chance as a dashed line."""
+    names = list(dict.fromkeys(row["name"] for row in rows))
+    with mpl.rc_context(SETTINGS):
+        canvas = Canvas(figsize=(1.9 + 2.5 * len(metrics), 0.9 + 0.3 * len(names)), layout="constrained")
+        panels = canvas.subplots(1, len(metrics), sharey=True, squeeze=False)[0]
+        for axes, metric in zip(panels, metrics, strict=True):
+            _estimates_panel(axes, [row for row in rows if row["metric"] == metric], names)
+            axes.set_title(metric, fontsize=9)
+        return _svg(canvas)
+
+
+def _estimates_panel(axes: Axes, rows: Sequence[Mapping[str, Any]], names: Sequence[str]) -> None:
+    for chance in {row["chance"] for row in rows if row.get("chance") is not None}:
+        axes.axvline(chance, color=CHANCE, linestyle="--", linewidth=1)
+    for row in rows:
+        if row.get("value") is None:
+            continue
+        position = names.index(row["name"])
+        colour, marker = (BASELINE, "s") if row.get("baseline") else (OWN, "o")
+        if row.get("ci_low") is not None and row.get("ci_high") is not None:
+            axes.plot([row["ci_low"], row["ci_high"]], [position, position], color=colour, linewidth=2)
+        axes.plot(row["value"], position, marker, color=colour, markersize=5.5)
+    axes.set_yticks(range(len(names)), names)
+    axes.set_ylim(len(names) - 0.5, -0.5)
+    axes.grid(axis="y", visible=False)
+
+
+def confusion(counts: Float[np.ndarray, "true predicted"], classes: Sequence[str]) -> str:
+    """Share of each true class (line) that is predicted as each class (column), with counts where they fit."""
+    share = counts / np.maximum(counts.sum(1, keepdims=True), 1e-12)
+    with mpl.rc_context(SETTINGS):
+        size = min(1.4 + 0.36 * len(classes), 8.0)
+        canvas = Canvas(figsize=(size + 0.6, size), layout="constrained")
+        axes = canvas.subplots()
+        axes.pcolormesh(share, cmap="Blues", vmin=0, vmax=1, edgecolors="white", linewidth=0.6)
+        axes.invert_yaxis()
+        axes.set_aspect("equal")
+        axes.grid(visible=False)
+        if len(classes) <= 12:
+            for true, predicted in np.ndindex(counts.shape):
+                colour = "white" if share[true, predicted] > 0.55 else "#222222"
+                where = (predicted + 0.5, true + 0.5)
+                axes.text(*where, f"{counts[true, predicted]:.0f}", ha="center", va="center", color=colour, fontsize=7.5)
+        ticks = np.arange(len(classes)) + 0.5
+        axes.set_xticks(
+            ticks,
+            classes,
+            rotation=60 if max(map(len, classes)) > 3 else 0,
+            ha="right" if max(map(len, classes)) > 3 else "center",
+        )
+        axes.set_yticks(ticks, classes)
+        axes.tick_params(length=0)
+        axes.spines[:].set_visible(False)
+        axes.set_xlabel("predicted")
+        axes.set_ylabel("true")
+        return _svg(canvas)
+
+
+def _thin(x: Float[np.ndarray, "n"], y: Float[np.ndarray, "n"]) -> Curve:
+    """Means of at most `MOST_POINTS` bins of consecutive points."""
+    if len(x) <= MOST_POINTS:
+        return x, y
+    bins = np.array_split(np.arange(len(x)), MOST_POINTS)
+    return np.array([x[b].mean() for b in bins]), np.array([y[b].mean() for b in bins])
+
+
+def _svg(canvas: Canvas) -> str:
+    """SVG markup to put into HTML: no XML header, no name spaces or metadata, no ids that nothing refers to."""
+    buffer = io.StringIO()
+    canvas.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
+    text = buffer.getvalue()
+    text = text[text.index("<svg") :]
+    text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.S)
+    text = text.replace("'DejaVu Sans'", "'DejaVu Sans', Verdana, sans-serif")  # of nearly the same widths where it is missing
+    text = re.sub(r'\sxmlns(:\w+)?="[^"]*"', "", text)
+    used = set(re.findall(r"#([\w.-]+)", text))
+    text = re.sub(r'\sid="([^"]*)"', lambda m: m[0] if m[1] in used else "", text)
+    return re.sub(r'(<svg[^>]*?) width="[^"]*"', r"\1", re.sub(r'(<svg[^>]*?) height="[^"]*"', r"\1", text)).strip()

@@ -1,0 +1,58 @@
+"""Read the files of a run or results folder: missing ones are normal in an interrupted run, damaged ones are named."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from ssl4neuro.config import read_yaml
+from ssl4neuro.errors import UserError
+
+
+def read_json(file: Path) -> dict[str, Any]:
+    """The object in a JSON file; empty if there is no such file.
+
+    Raises:
+        UserError: the file is no JSON object.
+    """
+    if not file.is_file():
+        return {}
+    try:
+        value = json.loads(file.read_text(encoding="utf-8"))
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise UserError(f"{file}: not valid JSON ({error}); it was cut short or altered, restore it or delete it") from error
+    if not isinstance(value, dict):
+        raise UserError(f"{file}: holds a {type(value).__name__} where an object is needed; restore it or delete it")
+    return value
+
+
+def read_config(file: Path) -> dict[str, Any]:
+    """The run's configuration; empty if there is none."""
+    return read_yaml(file) if file.is_file() else {}
+
+
+def read_log(file: Path) -> tuple[pd.DataFrame, int]:
+    """Lines of log.jsonl with a step, and the number of lines that could not be read (a killed run leaves one)."""
+    lines = file.read_text(encoding="utf-8", errors="replace").splitlines() if file.is_file() else []
+    kept, bad = [], 0
+    for line in lines:
+        try:
+            value = json.loads(line)
+        except json.JSONDecodeError:
+            value = None
+        if isinstance(value, dict) and isinstance(value.get("step"), int | float):
+            kept.append(value)
+        else:
+            bad += bool(line.strip())
+    return pd.DataFrame(kept, columns=list(dict.fromkeys(key for line in kept for key in line)) or ["step", "split"]), bad
+
+
+def saved_contract(run: Path) -> tuple[dict[str, Any], str]:
+    """Input contract of the best checkpoint, or of the last, and the checkpoint's name; empty if none was saved."""
+    steps = sorted(p.parent for p in (run / "checkpoints").glob("*/contract.json"))
+    if not steps:
+        return {}, ""
+    best = read_json(run / "checkpoints" / "best.json").get("step")
+    chosen = next((p for p in steps if best is not None and p.name == f"step-{best:08d}"), steps[-1])
+    return read_json(chosen / "contract.json"), chosen.name

@@ -1,0 +1,80 @@
+"""What a report consists of; the same for runs and results, so that one template shows both."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+
+@dataclass(frozen=True)
+class Notice:
+    """A sentence that must not be overlooked."""
+
+    level: Literal["good", "note", "warning"]
+    text: str
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table, also written as `<report>_<name>.csv` and `.tex` when it has a name."""
+
+    title: str
+    columns: tuple[str, ...]
+    rows: tuple[tuple[Any, ...], ...]
+    name: str = ""
+    note: str = ""
+    emphasis: tuple[int, ...] = ()  # rows shown in bold: the user's own, among baselines
+    exact: tuple[dict[str, Any], ...] = ()  # for the CSV file: rows with numbers that are not rounded
+
+
+@dataclass(frozen=True)
+class Figure:
+    """An inline SVG with the text that stands for it where it cannot be seen."""
+
+    title: str
+    svg: str
+    caption: str = ""
+    wide: bool = False
+
+
+@dataclass(frozen=True)
+class Page:
+    """A report, ready for the template."""
+
+    title: str
+    subtitle: str
+    summary: str
+    methods: str
+    notices: list[Notice] = field(default_factory=list)
+    figures: list[Figure] = field(default_factory=list)
+    tables: list[Table] = field(default_factory=list)
+    details: list[tuple[str, str]] = field(default_factory=list)  # heading and preformatted text, folded
+
+
+def number(value: Any, digits: int = 3) -> str:
+    """A number as people read it; a dash where there is none."""
+    if value is None or isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        return "–"
+    return (
+        f"{value:,}" if isinstance(value, int) else f"{value:.{digits}g}" if 0 < abs(value) < 1e-3 else f"{value:,.{digits}f}"
+    )
+
+
+def duration(seconds: float | int) -> str:
+    """`2 h 5 min`, `3 min 20 s`, `14 s`."""
+    whole = round(seconds)
+    hours, minutes = divmod(whole // 60, 60)
+    if hours:
+        return f"{hours} h {minutes} min"
+    return f"{minutes} min {whole % 60} s" if minutes else f"{whole} s"
+
+
+def plural(count: int, noun: str) -> str:
+    """`1 subject`, `20 subjects`."""
+    ending = "" if count == 1 else "es" if noun.endswith(("s", "x", "ch")) else "s"
+    return f"{count:,} {noun}{ending}"
+
+
+def listed(words: Sequence[str]) -> str:
+    """`a`, `a and b`, `a, b and c`."""
+    return " and ".join(filter(None, [", ".join(words[:-1]), words[-1]])) if words else ""

@@ -1,0 +1,358 @@
+"""The report of a pretraining run, finished or not. Subjects are counted, never named."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import yaml
+
+from ssl4neuro.report import figures
+from ssl4neuro.report.folder import read_config, read_json, read_log, saved_contract
+from ssl4neuro.report.page import Figure, Notice, Page, Table, duration, listed, number, plural
+
+BOOKKEEPING = {"time", "step", "epoch", "split", "lr", "samples_per_s", "data_wait", "signal", "alignment", "retrieval", "knn"}
+MONITORS = ("effective_rank", "uniformity", "alignment")
+SLOW_LOADING = 0.05  # share of the time spent waiting for data that is worth a hint
+PARTS = {"train": "trained on", "validation": "choose the best checkpoint", "holdout": "seen by no encoder; for probes"}
+
+
+def run_page(path: Path) -> Page:
+    """Read whatever the run has left and describe it.
+
+    Raises:
+        UserError: a damaged file.
+    """
+    config, environment = read_config(path / "config.yaml"), read_json(path / "environment.json")
+    split, summary = read_json(path / "split.json"), read_json(path / "summary.json")
+    log, bad_lines = read_log(path / "log.jsonl")
+    contract, checkpoint = saved_contract(path)
+    best = read_json(path / "checkpoints" / "best.json")
+    counts = {name: len(subjects) for name, subjects in split.items() if isinstance(subjects, list)}
+    tables = [
+        measures_table(log),
+        split_table(counts),
+        contract_table(contract, checkpoint),
+        environment_table(environment, summary),
+    ]
+    return Page(
+        title=f"Pretraining run {path.resolve().name}",
+        subtitle=_subtitle(config, log),
+        summary=_summary(config, counts, log, summary, best),
+        methods=_methods(config, counts, environment, log, summary),
+        notices=_notices(log, bad_lines, summary, bool(checkpoint)),
+        figures=run_figures(log, best.get("step")),
+        tables=[table for table in tables if table.rows],
+        details=[("Resolved configuration", yaml.safe_dump(_without_places(config), sort_keys=False))] if config else [],
+    )
+
+
+# --- words ------------------------------------------------------------------------------------------------------------
+
+
+def _subtitle(config: Mapping[str, Any], log: pd.DataFrame) -> str:
+    cohort = Path(str(config.get("data") or "")).name
+    parts = [f"Cohort {cohort}"] if cohort else []
+    if "time" in log and len(log):
+        parts.append(f"last log entry {pd.to_datetime(log['time'].max(), unit='s', utc=True):%Y-%m-%d %H:%M} UTC")
+    return ", ".join(parts) or "No cohort recorded"
+
+
+def _summary(
+    config: Mapping[str, Any], counts: Mapping[str, int], log: pd.DataFrame, summary: Mapping[str, Any], best: Mapping[str, Any]
+) -> str:
+    trained = plural(counts["train"], "subject") if "train" in counts else "an unrecorded number of subjects"
+    sentences = [f"{_encoders(config)} pretrained {_supervision(config)} on {trained}."]
+    progress = _progress(log, summary)
+    if summary:
+        took = f" in {duration(summary['seconds'])}" if isinstance(summary.get("seconds"), int | float) else ""
+        sentences.append(f"Training {'stopped early' if summary.get('stopped_early') else 'finished'} after {progress}{took}.")
+    else:
+        sentences.append(f"The run has not finished: its log ends after {progress}.")
+    found = _best(log, config, best)
+    if found:
+        sentences.append(found)
+    if counts.get("holdout"):
+        sentences.append(f"{plural(counts['holdout'], 'subject').capitalize()} were held out and not read.")
+    return " ".join(sentences)
+
+
+def _encoders(config: Mapping[str, Any]) -> str:
+    names = list(_mapping(config, "modalities"))
+    if not names:
+        return "A model was"
+    return f"The {listed(names)} {'encoder was' if len(names) == 1 else 'encoders were'}"
+
+
+def _supervision(config: Mapping[str, Any]) -> str:
+    labels = sorted({label for o in _objectives(config).values() for label in o.get("labels") or ()})
+    return f"with the labels {listed(labels)}" if labels else "without labels"
+
+
+def _objectives(config: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
+    return {name: o if isinstance(o, Mapping) else {"name": o} for name, o in _mapping(config, "objectives").items()}
+
+
+def _mapping(config: Mapping[str, Any], key: str) -> Mapping[str, Any]:
+    """A section of the configuration, empty where it is missing or something else."""
+    value = config.get(key)
+    return value if isinstance(value, Mapping) else {}
+
+
+def _progress(log: pd.DataFrame, summary: Mapping[str, Any]) -> str:
+    steps = int(summary.get("steps") or (log["step"].max() if len(log) else 0))
+    epochs = summary.get("epochs") or (log["epoch"].max() + 1 if "epoch" in log and log["epoch"].notna().any() else None)
+    return plural(steps, "step") + (f" ({epochs:.4g} epoch{'' if epochs == 1 else 's'})" if epochs else "")
+
+
+def _best(log: pd.DataFrame, config: Mapping[str, Any], best: Mapping[str, Any]) -> str:
+    """Which checkpoint is best and whether the measure has got worse since."""
+    kind = _mapping(config, "monitor").get("signal", "loss")
+    measured = _part(log, "validation")
+    if "signal" not in measured or measured["signal"].notna().sum() == 0:
+        return ""
+    measured = measured[measured["signal"].notna()]
+    where = measured["signal"].idxmin() if kind == "loss" else measured["signal"].idxmax()
+    step, value = int(measured.loc[where, "step"]), float(measured.loc[where, "signal"])
+    text = f"The validation {'loss' if kind == 'loss' else f'{kind} score'} was best at step {step:,} ({number(value)})"
+    last = float(measured["signal"].iloc[-1])
+    if int(measured["step"].iloc[-1]) != step:
+        text += f" and was {number(last)} at the end"
+    return text + ("." if best.get("step") is None else f"; the checkpoint of step {int(best['step']):,} is kept as the best.")
+
+
+def _notices(log: pd.DataFrame, bad_lines: int, summary: Mapping[str, Any], saved: bool) -> list[Notice]:
+    alarms = [str(alarm) for alarm in summary.get("alarms") or ()] if summary else _alarms_so_far(log)
+    notices = [Notice("warning", alarm) for alarm in alarms]
+    if not alarms and len(_part(log, "validation")):
+        notices.append(Notice("good", "No sign of collapse on the validation subjects."))
+    if not len(_part(log, "validation")):
+        notices.append(Notice("note", "No validation has been logged, so collapse and overfitting cannot be judged."))
+    if not summary:
+        how = "continue it with --resume" if saved else "no checkpoint was saved, so it has to start again"
+        notices.append(Notice("note", f"summary.json is missing: the run is still going on or was interrupted; {how}."))
+    wait = _last(log, "data_wait")
+    if wait is not None and wait > SLOW_LOADING:
+        advice = "raise loop.workers or put the cohort on a faster disk"
+        notices.append(Notice("note", f"{wait:.0%} of the time went into waiting for data; {advice}."))
+    if bad_lines:
+        notices.append(Notice("note", f"Left out because unreadable: {plural(bad_lines, 'line')} of log.jsonl."))
+    return notices
+
+
+def _alarms_so_far(log: pd.DataFrame) -> list[str]:
+    """For a run without a summary: the clear cases in the last validation. Training itself judges more finely."""
+    measured = _part(log, "validation")
+    alarms = []
+    for column in measured:
+        value = _last(measured, column)
+        if value is None:
+            continue
+        if column.endswith("effective_rank") and value < 2:
+            alarms.append(
+                f"{_of(column)}effective rank {value:.1f}: the embeddings have collapsed to a few directions; raise the batch "
+                "size, lower the learning rate, or add a vicreg objective"
+            )
+        elif column.endswith("uniformity") and value > -0.1:
+            alarms.append(
+                f"{_of(column)}uniformity {value:.2f}: all samples are embedded at nearly the same place; lower the "
+                "temperature or check that the views of different samples really differ"
+            )
+    return alarms
+
+
+def _of(column: str) -> str:
+    return f"{column.rpartition('/')[0]}: " if "/" in column else ""
+
+
+def _methods(
+    config: Mapping[str, Any],
+    counts: Mapping[str, int],
+    environment: Mapping[str, Any],
+    log: pd.DataFrame,
+    summary: Mapping[str, Any],
+) -> str:
+    versions = _mapping(environment, "versions")
+    tools = listed([f"{name} {versions[name]}" for name in ("ssl4neuro", "torch", "lightly", "nilearn") if name in versions])
+    sentences = [f"Encoders were pretrained with {tools or 'ssl4neuro'}."]
+    encoders = [
+        f"{name}: {_mapping(m, 'encoder').get('name', 'unnamed')}{_preset(_mapping(m, 'encoder'))}"
+        for name, m in _mapping(config, "modalities").items()
+        if isinstance(m, Mapping)
+    ]
+    objectives = [
+        f"{o.get('name')}{_between(o.get('between'))}"
+        f"{' on labels ' + listed(list(o['labels'])) if o.get('labels') else ''} (weight {o.get('weight', 1)})"
+        for o in _objectives(config).values()
+    ]
+    if encoders:
+        sentences.append(f"One encoder per modality ({'; '.join(encoders)}) was trained with {listed(objectives)}.")
+    optimiser, sampling = _mapping(config, "optimiser"), _mapping(config, "sampling")
+    if optimiser:
+        sentences.append(
+            f"Optimiser: {optimiser.get('name')}, peak learning rate {optimiser.get('rate')}, weight decay "
+            f"{optimiser.get('weight_decay')}, {optimiser.get('schedule')} schedule, {_progress(log, summary)}, "
+            f"batches of {sampling.get('batch_size')} {_unit(sampling)}, seed {environment.get('seed', config.get('seed'))}."
+        )
+    if counts:
+        n = {name: counts.get(name, 0) for name in PARTS}
+        sentences.append(
+            f"Subjects were divided before training: {n['train']} to train, {n['validation']} to choose the checkpoint, "
+            f"{n['holdout']} held out, whom no encoder saw."
+        )
+    return " ".join(sentences)
+
+
+def _between(modalities: Any) -> str:
+    if not isinstance(modalities, list) or not modalities:
+        return ""
+    return f" within {modalities[0]}" if len(modalities) == 1 else f" between {listed(modalities)}"
+
+
+def _preset(encoder: Mapping[str, Any]) -> str:
+    return f" ({encoder['preset']})" if encoder.get("preset") else ""
+
+
+def _unit(sampling: Mapping[str, Any]) -> str:
+    return {"sessions": "scans", "subjects": "subjects"}.get(str(sampling.get("kind")), "components")
+
+
+# --- tables -----------------------------------------------------------------------------------------------------------
+
+
+def measures_table(log: pd.DataFrame) -> Table:
+    """Where every validation measure started, how far it went and where it is."""
+    measured = _part(log, "validation")
+    rows = []
+    for column in [c for c in measured if c not in {"time", "step", "epoch", "split", "signal"}]:
+        values = pd.to_numeric(measured[column], errors="coerce").dropna()
+        if len(values):
+            rows.append((column, float(values.iloc[0]), float(values.min()), float(values.max()), float(values.iloc[-1])))
+    columns = ("measure", "first", "lowest", "highest", "last")
+    exact = tuple(dict(zip(columns, row, strict=True)) for row in rows)
+    shown = tuple((row[0], *map(number, row[1:])) for row in rows)
+    note = f"{plural(len(measured), 'validation')} on subjects that were not trained on."
+    return Table("Validation measures", columns, shown, "validation", note, exact=exact)
+
+
+def split_table(counts: Mapping[str, int]) -> Table:
+    """How many subjects are in which part."""
+    total = sum(counts.values())
+    rows = [(name, n, f"{n / total:.0%}", PARTS.get(name, "")) for name, n in counts.items() if total]
+    note = "Counts only; the names are in split.json."
+    return Table("Subjects", ("part", "subjects", "share", "use"), tuple(rows), "subjects", note)
+
+
+def contract_table(contract: Mapping[str, Any], checkpoint: str) -> Table:
+    """What the checkpoint expects of its input."""
+    rows = [
+        (modality, name.replace("_", " "), readable(name, value))
+        for modality, entry in contract.items()
+        if isinstance(entry, Mapping)
+        for name, value in entry.items()
+    ]
+    note = f"From checkpoint {checkpoint}. Every cohort that this encoder is used on is checked against it."
+    return Table("Input contract", ("modality", "property", "expected"), tuple(rows), "contract", note)
+
+
+def environment_table(environment: Mapping[str, Any], summary: Mapping[str, Any]) -> Table:
+    """Versions, seed, hardware and speed."""
+    rows = [(key, value) for key, value in environment.items() if key != "versions"]
+    rows += [(name, value) for name, value in _mapping(environment, "versions").items()]
+    if isinstance(summary.get("samples_per_s"), int | float):
+        rows.append(("samples per second", number(float(summary["samples_per_s"]), 1)))
+    if isinstance(summary.get("data_wait"), int | float):
+        rows.append(("time spent waiting for data", f"{summary['data_wait']:.1%}"))
+    return Table("Versions, seed and speed", ("what", "value"), tuple(rows))
+
+
+def readable(name: str, value: Any) -> str:
+    """A contract value in words: voxel sizes for an affine, a short hash, units with times and bands."""
+    if value is None:
+        return "unknown or any"
+    if name == "affine":
+        matrix = np.array(value, dtype=float)
+        sizes = np.linalg.norm(matrix[:3, :3], axis=0)
+        origin = ", ".join(f"{v:g}" for v in matrix[:3, 3])
+        return f"voxels {' × '.join(f'{v:g}' for v in sizes)} mm, origin {origin} mm"
+    if name.endswith("sha256"):
+        return f"{str(value)[:12]}…"
+    if name in {"tr", "trs"}:
+        times = value if isinstance(value, list) else [value]
+        return ", ".join(f"{t:g}" if isinstance(t, int | float) else str(t) for t in times) + " s"
+    if name == "band" and isinstance(value, list):
+        return f"{value[0]} to {value[1]} Hz"
+    if name == "shape" and isinstance(value, list):
+        return " × ".join(map(str, value))
+    return value if isinstance(value, str) else json.dumps(value)
+
+
+# --- figures ----------------------------------------------------------------------------------------------------------
+
+
+def run_figures(log: pd.DataFrame, best: int | None) -> list[Figure]:
+    """Loss and terms, collapse measures, online scores, learning rate, speed: those that were logged."""
+    terms = [c for c in log if c not in BOOKKEEPING and not c.endswith(MONITORS) and c != "loss"]
+    # an objective with a single loss repeats the total
+    total = _curve(log, "train", "loss")
+    terms = [t for t in terms if total is None or not _same(total, _curve(log, "train", t))]
+    found = []
+    for column in ["loss", *sorted(terms)]:
+        series = {part: _curve(log, part, column) for part in ("train", "validation")}
+        title = "Loss" if column == "loss" else column.replace("/", ": ").replace("_", " ")
+        found.append((title, series, "total loss" if column == "loss" else column.rpartition("/")[2].replace("_", " "), ""))
+    for suffix, caption in (
+        ("effective_rank", "How many directions the embeddings use; near 1 they have collapsed."),
+        ("uniformity", "0 when all samples sit at one place, about −4 when spread evenly."),
+        ("alignment", "Mean squared distance of true pairs; 2 for unrelated ones, 0 at best."),
+    ):
+        series = {c.rpartition("/")[0] or suffix: _curve(log, "validation", c) for c in log if c.endswith(suffix)}
+        found.append((suffix.replace("_", " ").capitalize(), series, suffix.replace("_", " "), caption))
+    scores = {"cross-modal retrieval, top 1": _curve(log, "validation", "retrieval"), "kNN": _curve(log, "validation", "knn")}
+    found.append(("Online scores", scores, "score", "On validation subjects; kNN: balanced accuracy."))
+    found.append(("Learning rate", {"learning rate": _curve(log, "train", "lr")}, "learning rate", ""))
+    speed = {"samples/s": _curve(log, "train", "samples_per_s")}
+    found.append(("Throughput", speed, "samples/s", "Mean since the start or the last resume."))
+    pages = []
+    for title, series, ylabel, caption in found:
+        kept = {name: curve for name, curve in series.items() if curve is not None}
+        if kept:
+            mark = best if title == "Loss" else None
+            pages.append(Figure(title, figures.curves(kept, ylabel, best=mark), caption))
+    return pages
+
+
+def _part(log: pd.DataFrame, part: str) -> pd.DataFrame:
+    return log[log["split"] == part].dropna(axis="columns", how="all") if "split" in log else log.iloc[:0]
+
+
+def _curve(log: pd.DataFrame, part: str, column: str) -> figures.Curve | None:
+    rows = _part(log, part)
+    if column not in rows:
+        return None
+    y = pd.to_numeric(rows[column], errors="coerce").to_numpy(np.float64)
+    x = rows["step"].to_numpy(np.float64)
+    finite = np.isfinite(y)
+    return (x[finite], y[finite]) if finite.any() else None
+
+
+def _same(a: figures.Curve, b: figures.Curve | None) -> bool:
+    return b is not None and len(a[1]) == len(b[1]) and bool(np.allclose(a[1], b[1], rtol=1e-6))
+
+
+def _last(log: pd.DataFrame, column: str) -> float | None:
+    values = (
+        pd.to_numeric(log[column], errors="coerce").dropna()
+        if column in log and column not in {"split"}
+        else pd.Series(dtype=float)
+    )
+    return float(values.iloc[-1]) if len(values) else None
+
+
+def _without_places(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Folders by their last name: a report is passed on, and a path says where a hospital keeps its data."""
+    return {
+        key: Path(value).name if key in {"data", "out"} and isinstance(value, str) else value for key, value in config.items()
+    }
