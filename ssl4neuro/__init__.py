@@ -14,8 +14,7 @@ if TYPE_CHECKING:
     from ssl4neuro.evaluate.identify import identify_scans
     from ssl4neuro.evaluate.probe import probe
     from ssl4neuro.pretrained import load
-    from ssl4neuro.quickstart import quickstart
-    from ssl4neuro.report import report
+    from ssl4neuro.report import write_report
     from ssl4neuro.retrieve.index import build_index
     from ssl4neuro.retrieve.query import query
     from ssl4neuro.simulate.ica import simulate_ica
@@ -32,9 +31,8 @@ PUBLIC = {
     "pretrain": "ssl4neuro.train.pretrain",
     "probe": "ssl4neuro.evaluate.probe",
     "query": "ssl4neuro.retrieve.query",
-    "quickstart": "ssl4neuro.quickstart",
-    "report": "ssl4neuro.report",
     "simulate_ica": "ssl4neuro.simulate.ica",
+    "write_report": "ssl4neuro.report",
 }
 
 __version__ = version("ssl4neuro")
@@ -49,9 +47,8 @@ __all__ = [
     "pretrain",
     "probe",
     "query",
-    "quickstart",
-    "report",
     "simulate_ica",
+    "write_report",
 ]
 
 

@@ -302,7 +302,7 @@ def probe(
         target: column of the samples, sessions.tsv or participants.tsv.
         out: results folder to write.
         unit: what one prediction is about; by default the level at which the target varies.
-        column: embedding to use; all by default.
+        column: embedding to use; by default joint, else every modality; `all` for every one.
         site: column of the scanner or centre.
         leave_site_out: one fold per site.
         probe: linear or k nearest neighbours.
@@ -360,6 +360,8 @@ def query(
     target: Annotated[str | None, arg(name="to")] = None,
     k: Annotated[int, arg(aliases=["-k"])] = 10,
     where: tuple[str, ...] = (),
+    include_self: bool | None = None,
+    exclude_subject: bool = False,
 ) -> int:
     """The most similar samples or scans.
 
@@ -371,10 +373,16 @@ def query(
         target: modality to search in; another one than --from searches across modalities.
         k: number of neighbours.
         where: filters such as site==A or "network in DMN,SC".
+        include_self: let the row find itself; by default only across modalities.
+        exclude_subject: leave out the subject of the query.
     """
     from ssl4neuro.retrieve.query import query as run_query
 
-    print(run_query(index, row=row, like=like, source=source, target=target, k=k, where=where).to_string(index=False))
+    found = run_query(
+        index, row=row, like=like, source=source, target=target, k=k, where=where, include_self=include_self,
+        exclude_subject=exclude_subject,
+    )  # fmt: skip
+    print(found.to_string(index=False))
     return 0
 
 
@@ -441,7 +449,7 @@ def report(path: Positional[Path], /, *, out: Path | None = None) -> int:
         path: run or results folder.
         out: HTML file to write; report.html in the folder by default.
     """
-    from ssl4neuro.report import report as write_report
+    from ssl4neuro.report import write_report
 
     print(write_report(path, out))
     return 0
@@ -474,10 +482,10 @@ def _recipes_help() -> int:
 
 def _pretrain(words: list[str]) -> int:
     """`[RECIPE] [--flag value ...]`; recipe keys are the flags, so that a new option needs no change here."""
-    from ssl4neuro.shipped import find_recipe, pretrain_help
+    from ssl4neuro.shipped import find_recipe
 
     if words and words[0] in {"-h", "--help"}:
-        print(pretrain_help())
+        print(_pretrain_usage())
         return 0
     name = words.pop(0) if words and not words[0].startswith("--") else None
     if name is None and not any(word.startswith("--data") for word in words):
@@ -498,3 +506,20 @@ def _pretrain(words: list[str]) -> int:
         )
         return 130
     return 0
+
+
+def _pretrain_usage() -> str:
+    """Usage of `pretrain`, with every key of a recipe and its default."""
+    from ssl4neuro.config import describe
+    from ssl4neuro.shipped import recipes
+    from ssl4neuro.train.pretrain import PretrainConfig
+
+    return "\n".join([
+        "usage: ssl4neuro pretrain [RECIPE] --data COHORT --out RUN [--resume] [--estimate] [--any.field value ...]",
+        "",
+        f"RECIPE: a YAML file, or one of {', '.join(recipe.stem for recipe in recipes())} (default rest_ica).",
+        "Without RECIPE and --data the quick start runs.",
+        "",
+        "Fields, with their defaults:",
+        *describe(PretrainConfig),
+    ])  # fmt: skip

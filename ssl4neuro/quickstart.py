@@ -112,7 +112,7 @@ def _evaluate(out: Path, config: QuickstartConfig) -> list[str]:
     from ssl4neuro.evaluate.probe import probe
     from ssl4neuro.evaluate.results import render
     from ssl4neuro.evaluate.retrieval_metrics import retrieval_from_embeddings
-    from ssl4neuro.report import report
+    from ssl4neuro.report import write_report
 
     if not (out / "embeddings").exists():
         _say("embedding all sessions")
@@ -122,7 +122,7 @@ def _evaluate(out: Path, config: QuickstartConfig) -> list[str]:
     fresh = None if (out / "results").exists() else out / "results"
     result = probe(out / "embeddings", target="state", unit="session", out=fresh, permutations=permutations, seed=config.seed)
     found = retrieval_from_embeddings(out / "embeddings", "course", "map", seed=config.seed)
-    pages = [report(out / "run"), report(out / "results")]
+    pages = [write_report(out / "run"), write_report(out / "results")]
     return [
         "",
         render(result, metrics=("AUC",)),

@@ -57,19 +57,3 @@ def copy(name: str, to: Path) -> Path:
     target.parent.mkdir(parents=True, exist_ok=True)
     shutil.copyfile(source, target)
     return target
-
-
-def pretrain_help() -> str:
-    """Usage of `pretrain`, with every key of a recipe and its default."""
-    from ssl4neuro.config import describe
-    from ssl4neuro.train.pretrain import PretrainConfig
-
-    return "\n".join([
-        "usage: ssl4neuro pretrain [RECIPE] --data COHORT --out RUN [--resume] [--estimate] [--any.field value ...]",
-        "",
-        f"RECIPE: a YAML file, or one of {', '.join(recipe.stem for recipe in recipes())} (default rest_ica).",
-        "Without RECIPE and --data the quick start runs.",
-        "",
-        "Fields, with their defaults:",
-        *describe(PretrainConfig),
-    ])  # fmt: skip

@@ -96,7 +96,7 @@ class VolumeAugment:
         """Draw and apply. `group` and `rate` are for other modalities: maps of one scan are augmented independently."""
         return self.apply(x, valid, self.draw(keyed, tuple(x.shape[-3:])))
 
-    def draw(self, keyed: Keyed, shape: tuple[int, int, int]) -> Params:
+    def draw(self, keyed: Keyed, shape: tuple[int, ...]) -> Params:
         """Parameters for maps on a grid of `shape`; a step that is off has no entry.
 
         matrix [n, 3, 3] and offset [n, 3]: voxel (centred) of the output to voxel of the input; blur [n]: weight of each
@@ -199,7 +199,7 @@ def _blur(x: Float[Tensor, "n 1 d h w"], weight: Float[Tensor, "n"]) -> Float[Te
     return x
 
 
-def _cube(first: Int[Tensor, "n 3"], side: Int[Tensor, ""], shape: tuple[int, int, int]) -> Bool[Tensor, "n d h w"]:
+def _cube(first: Int[Tensor, "n 3"], side: Int[Tensor, ""], shape: tuple[int, ...]) -> Bool[Tensor, "n d h w"]:
     inside = []
     for axis, size in enumerate(shape):
         index = torch.arange(size, device=first.device)

@@ -121,7 +121,10 @@ def _write_rows(file: Path, scans: Iterable[PreparedScan], parts: CohortParts) -
     schema = _schema(None if parts.grid is None else int(parts.grid.mask.sum()))
     moments = {"course": _Moments()} | ({"map": _Moments()} if parts.grid is not None else {})
     rows, lengths, trs, previous = 0, [], [], None
-    sources, prepared, sessions, assignment = [], [], [], []
+    sources: list[dict[str, Any]] = []
+    prepared: list[dict[str, Any]] = []
+    sessions: list[dict[str, Any]] = []
+    assignment: list[dict[str, object]] = []
     with pa.OSFile(str(file), "wb") as sink, pa.ipc.new_stream(sink, schema) as writer:
         for item in scans:
             scan = {"subject": item.scan.subject, "session": item.scan.session, "run": item.scan.run}
@@ -214,7 +217,7 @@ def _contract(parts: CohortParts, trs: list[float]) -> dict[str, dict[str, Any]]
         "kind": "course",
         "units": "z",
         "tr": single,
-        "trs": known,
+        "trs": [*known, *([None] if not all(np.isfinite(trs)) else [])],
         "band": None,
         "normalisation": "linear detrend, z-score",
         "template_sha256": None,

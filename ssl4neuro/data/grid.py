@@ -18,6 +18,7 @@ from nibabel.openers import ImageOpener
 from nibabel.spatialimages import SpatialImage
 from scipy import sparse
 
+from ssl4neuro import geometry
 from ssl4neuro.data.scan import Grid
 from ssl4neuro.errors import UserError
 
@@ -164,12 +165,8 @@ def check_overlap(image: Image, grid: Grid, minimum: float = MIN_OVERLAP) -> flo
 
 
 def mask_sha256(grid: Grid) -> str:
-    """Hash of shape, mask and affine (to 0.1 µm), for the contract: equal for equal grids on any machine."""
-    digest = hashlib.sha256()
-    digest.update(np.array(grid.mask.shape, dtype="<i8").tobytes())
-    digest.update(np.packbits(grid.mask.ravel(order="C")).tobytes())
-    digest.update((np.round(grid.affine, 4) + 0.0).astype("<f8").tobytes())  # + 0.0 turns -0.0 into 0.0
-    return digest.hexdigest()
+    """Fingerprint of a grid and its mask, for the contract."""
+    return geometry.mask_sha256(grid.mask, grid.affine)
 
 
 def image_sha256(image: Image) -> str:

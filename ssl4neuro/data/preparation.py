@@ -4,26 +4,20 @@ import shutil
 import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor, as_completed
-from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
-from hashlib import sha256
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 from ssl4neuro.data import cohort
 from ssl4neuro.data.cohort import Cohort
 from ssl4neuro.data.cohort_writer import CohortParts, PreparedScan, write_cohort
 from ssl4neuro.data.grid import mask_sha256
-from ssl4neuro.data.restart import FileHashes, OldCohort, digest, load_shard, save_shard
+from ssl4neuro.data.restart import FileHashes, OldCohort, digest, load_shard
 from ssl4neuro.data.scan import Grid, IcaReader, Scan
-from ssl4neuro.data.standardise import finalise
+from ssl4neuro.data.scan_work import Planned, ScanWork
 from ssl4neuro.data.tables import read_participants, read_sessions, site_of
 from ssl4neuro.errors import UserError
-from ssl4neuro.progress import Progress, progress
+from ssl4neuro.progress import progress
 
 REVISION = 1  # to be raised when the same sources would give other rows
 
@@ -81,16 +75,6 @@ class Job:
     images: dict[str, Path] = field(default_factory=dict)
 
 
-@dataclass(frozen=True)
-class _Planned:
-    """A scan with the hashes of its files and its key."""
-
-    scan: Scan
-    hashes: tuple[str, ...]
-    key: str
-    shares_file: bool  # its first file holds other scans too
-
-
 def prepare(job: Job) -> Cohort:
     """Run a job: the cohort, new, updated, or as it was.
 
@@ -143,16 +127,17 @@ def _build(
         parts.participants = read_participants(job.labels.participants, subjects)
     parts.sessions = read_sessions(job.labels.sessions, [item.scan for item in planned])
     before = OldCohort(old)
-    todo = [item for item in planned if item.key not in before and load_shard(_shard(work, item.key)) is None]
+    reading = ScanWork(job.reader, job.band, work, job.workers)
+    todo = [item for item in planned if item.key not in before and load_shard(reading.shard(item.key)) is None]
     try:
-        bad = _read_all(job, todo, work)
+        bad = reading.read_all(todo, job.skip_bad)
     finally:
         _remove_if_empty(work)
     parts.skipped += [{"file": _relative(i.scan.files[0], job.root), "reason": bad[i.key]} for i in planned if i.key in bad]
     good = [item for item in planned if item.key not in bad]
     if not good:
         raise UserError(f"{job.root}: none of its {len(planned)} scans can be used; the first: {bad[planned[0].key]}")
-    finished = _finished(job, good, before, work, site_of(parts.participants), parts.skipped)
+    finished = _finished(job, good, before, reading, site_of(parts.participants), parts.skipped)
     result = write_cohort(job.out, finished, parts, replace=job.out.exists())
     _clear(work)
     if result.info["subjects"] == 1:
@@ -242,7 +227,7 @@ def _contract(job: Job) -> dict[str, dict[str, Any]]:
 
 def _plan(
     job: Job, scans: Sequence[Scan], files: Sequence[tuple[str, ...]], shared: list[dict[str, Any]], grid: Grid | None
-) -> list[_Planned]:
+) -> list[Planned]:
     uses = Counter(scan.files[0] for scan in scans)
     where = None if grid is None else mask_sha256(grid)
     roles = [(entry["role"], entry["sha256"]) for entry in shared]
@@ -251,11 +236,11 @@ def _plan(
         names = [file.name for file in scan.files]
         identity = (scan.subject, scan.session, scan.run)
         key = digest([REVISION, job.source, job.options, roles, where, identity, names, own])
-        result.append(_Planned(scan, own, key, uses[scan.files[0]] > 1))
+        result.append(Planned(scan, own, key, uses[scan.files[0]] > 1))
     return result
 
 
-def _without_copies(planned: Sequence[_Planned], skip_bad: bool, skipped: list[dict[str, str]]) -> list[_Planned]:
+def _without_copies(planned: Sequence[Planned], skip_bad: bool, skipped: list[dict[str, str]]) -> list[Planned]:
     """Refuse (or leave out) a scan whose data file is the same as another subject's."""
     seen: dict[str, Scan] = {}
     result = []
@@ -271,96 +256,20 @@ def _without_copies(planned: Sequence[_Planned], skip_bad: bool, skipped: list[d
     return result
 
 
-def _shard(work: Path, key: str) -> Path:
-    return work / f"{key}.npz"
-
-
-_reader: IcaReader | None = None  # of a worker process
-
-
-def _start_worker(reader: IcaReader, workers: int) -> None:
-    global _reader
-    _reader = reader
-    import os
-
-    from threadpoolctl import threadpool_limits
-
-    threadpool_limits(max(1, (os.cpu_count() or 1) // workers))
-
-
-def _work(item: _Planned, shard: Path, band: tuple[float, float] | None) -> str | None:
-    assert _reader is not None
-    return _read_one(_reader, item, shard, band)
-
-
-def _read_one(reader: IcaReader, item: _Planned, shard: Path, band: tuple[float, float] | None) -> str | None:
-    """Read, finalise and keep one scan; the message if it cannot be used."""
-    scan = item.scan
-    name = f"{scan.files[0]} ({scan.name})" if item.shares_file else str(scan.files[0])
-    try:
-        rows = reader.read(scan)
-        content = sha256(np.ascontiguousarray(rows.courses).tobytes()).hexdigest() if item.shares_file else item.hashes[0]
-        rows.nuisance.setdefault("n_volumes", float(rows.courses.shape[1]))
-        rows, left_out = finalise(rows, name, band)
-    except UserError as error:
-        return str(error)
-    save_shard(shard, (rows, content, left_out))
-    return None
-
-
-def _read_all(job: Job, todo: Sequence[_Planned], work: Path) -> dict[str, str]:
-    """Read the scans that are still to be read; messages of the bad ones by key.
-
-    Raises:
-        UserError: the first bad one, unless bad ones are to be skipped.
-    """
-    bad: dict[str, str] = {}
-    with progress("prepare", len(todo), show=bool(todo)) as bar:
-        results = _parallel(job, todo, work) if min(job.workers, len(todo)) > 1 else _serial(job, todo, work)
-        for item, message in results:
-            if message is not None:
-                if not job.skip_bad:
-                    raise UserError(message)
-                bad[item.key] = message
-            _advance(bar, item.scan)
-    return bad
-
-
-def _advance(bar: Progress, scan: Scan) -> None:
-    bar.advance(1, scan=scan.name)
-
-
-def _serial(job: Job, todo: Sequence[_Planned], work: Path) -> Iterator[tuple[_Planned, str | None]]:
-    for item in todo:
-        yield item, _read_one(job.reader, item, _shard(work, item.key), job.band)
-
-
-def _parallel(job: Job, todo: Sequence[_Planned], work: Path) -> Iterator[tuple[_Planned, str | None]]:
-    """Fresh processes rather than forked ones, because a fork copies the locks of numerical libraries' threads."""
-    workers = min(job.workers, len(todo))
-    start = {"mp_context": get_context("spawn"), "initializer": _start_worker, "initargs": (job.reader, workers)}
-    with ProcessPoolExecutor(workers, **start) as pool:  # type: ignore[arg-type]
-        futures: dict[Future[str | None], _Planned] = {
-            pool.submit(_work, item, _shard(work, item.key), job.band): item for item in todo
-        }
-        try:
-            for future in as_completed(futures):
-                yield futures[future], future.result()
-        except BrokenProcessPool as error:
-            raise UserError("--workers: a worker process died, probably for lack of memory; use fewer workers") from error
-        finally:
-            pool.shutdown(wait=True, cancel_futures=True)
-
-
 def _finished(
-    job: Job, planned: Sequence[_Planned], before: OldCohort, work: Path, sites: dict[str, str], skipped: list[dict[str, str]]
+    job: Job,
+    planned: Sequence[Planned],
+    before: OldCohort,
+    reading: ScanWork,
+    sites: dict[str, str],
+    skipped: list[dict[str, str]],
 ) -> Iterator[PreparedScan]:
     """The finished scans, one at a time, from the older cohort or from what was kept."""
     seen: dict[str, Scan] = {}
     for item in planned:
-        finished = before.load(item.key) if item.key in before else load_shard(_shard(work, item.key))
+        finished = before.load(item.key) if item.key in before else load_shard(reading.shard(item.key))
         if finished is None:
-            raise UserError(f"{_shard(work, item.key)}: a finished scan was changed or removed meanwhile; prepare again")
+            raise UserError(f"{reading.shard(item.key)}: a finished scan was changed or removed meanwhile; prepare again")
         rows, content, left_out = finished
         scan = item.scan
         other = seen.setdefault(content, scan)

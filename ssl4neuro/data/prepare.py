@@ -78,7 +78,7 @@ def prepare_ica(
     _belongs("--melodic", {"--templates": templates, "--assignment": assignment}, bool(melodic))
     options: dict[str, Any] = {"band": list(band) if band else None, "resolution": resolution}
     selection: dict[str, Any] = {}
-    shared = {"mask": _path(mask), "networks": _path(networks), "resolution": resolution}
+    shared: dict[str, Any] = {"mask": _path(mask), "networks": _path(networks), "resolution": resolution}
     warnings: list[str] = []
     images: dict[str, Path] = {}
     job_band = band
@@ -86,8 +86,8 @@ def prepare_ica(
         if (maps is None) == (canica is None):
             raise UserError(f"{bids}: dual regression needs group maps; give either --maps FILE or --canica K")
         root = Path(bids)
-        cleaning = {"confounds": confounds, "band": band, "drop_volumes": drop_volumes}
-        chosen = {"task": task, "space": space, "run": run}
+        cleaning: dict[str, Any] = {"confounds": confounds, "band": band, "drop_volumes": drop_volumes}
+        chosen: dict[str, Any] = {"task": task, "space": space, "run": run}
         reader: Any = BidsReader(root, maps=_path(maps), **shared, **cleaning, **chosen)
         if canica is not None:
             fit = listed_scans(reader.scans(), _path(canica_subjects))

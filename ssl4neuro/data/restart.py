@@ -76,7 +76,7 @@ def save_shard(file: Path, finished: Finished) -> None:
         "content": content,
         "left_out": left_out,
     }
-    arrays: dict[str, np.ndarray] = {
+    arrays: dict[str, Any] = {
         "component": rows.component,
         "courses": rows.courses.astype(np.float32),
         "meta": np.frombuffer(json.dumps(meta, default=float).encode(), dtype=np.uint8),
@@ -149,4 +149,4 @@ class OldCohort:
         table = pd.read_csv(file, sep="\t", dtype=str, keep_default_na=False)
         identity = dict(zip(cohort.SCAN_KEY, (record["subject"], record["session"], record["run"]), strict=True))
         own = np.logical_and.reduce([table[column] == value for column, value in identity.items()])
-        return table[own].to_dict("records")
+        return [{str(column): value for column, value in line.items()} for line in table[own].to_dict("records")]

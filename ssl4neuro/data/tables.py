@@ -59,12 +59,12 @@ def read_sessions(paths: Sequence[Path], scans: Sequence[Scan]) -> pd.DataFrame 
         table = _session_table(path)
         columns = [c for c in table if c not in SCAN_KEY and c not in NOT_LABELS]
         told = [c for c in SCAN_KEY if c in table]
-        entries = {}
+        entries: dict[tuple[str, ...], dict[str, str]] = {}
         for row in table.to_dict("records"):
             key = tuple(bare(row[c].strip()) for c in told)
             if key in entries:
                 raise UserError(f"{path}: two lines for {' '.join(part for part in key if part)}; add session_id and run_id")
-            entries[key] = {c: row[c] for c in columns}
+            entries[key] = {str(c): str(row[c]) for c in columns}
         for identity in labels:
             names = dict(zip(SCAN_KEY, identity, strict=True))
             match = _lookup(entries, [bare(names[c]) for c in told])

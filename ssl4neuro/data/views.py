@@ -1,7 +1,7 @@
 """From stored rows to what encoders see: maps scattered onto the grid, augmented views, all on the device."""
 
 from collections.abc import Mapping
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -12,6 +12,7 @@ from ssl4neuro.augment.keyed import Keyed
 from ssl4neuro.types import Batch
 
 
+@runtime_checkable
 class Augmentation(Protocol):
     """Draws parameters from `keyed` and applies them: pure in (seed, epoch, row, view)."""
 

@@ -1,5 +1,6 @@
 """1-D convolutional network for one component's time course (methods/network_state.md §3): any length from 32 volumes."""
 
+import itertools
 from typing import Any, Literal
 
 import torch
@@ -74,7 +75,7 @@ class CourseConv(nn.Module):
         rate: Float[Tensor, "batch"] | None = None,
         group: Int[Tensor, "batch"] | None = None,
     ) -> Encoding:
-        """`rate` is the repetition time in s (NaN where unknown); `levels` are the feature maps, `tokens` the last one's positions.
+        """`rate` is the repetition time (s, NaN where unknown); `levels` are the feature maps, `tokens` the last one.
 
         Raises:
             ValueError: fewer than 32 time points.
@@ -95,7 +96,7 @@ class _DilatedBody(nn.Module):
         super().__init__()
         widths = (1, *channels)
         self.convs, self.norms = nn.ModuleList(), nn.ModuleList()
-        for i, (a, b) in enumerate(zip(widths, widths[1:], strict=False)):
+        for i, (a, b) in enumerate(itertools.pairwise(widths)):
             dilation = 2**i
             self.convs.append(nn.Conv1d(a, b, kernel, padding=dilation * (kernel // 2), dilation=dilation, bias=False))
             self.norms.append(MaskedGroupNorm(8, b))
@@ -114,7 +115,7 @@ class _PlainBody(nn.Module):
     def __init__(self, channels: tuple[int, ...], kernel: int):
         super().__init__()
         widths = (1, *channels)
-        self.convs = nn.ModuleList(nn.Conv1d(a, b, kernel, padding=kernel // 2) for a, b in zip(widths, widths[1:], strict=False))
+        self.convs = nn.ModuleList(nn.Conv1d(a, b, kernel, padding=kernel // 2) for a, b in itertools.pairwise(widths))
 
     def forward(self, x: Tensor, mask: Tensor | None) -> tuple[list[Tensor], Tensor | None]:
         levels = []

@@ -39,10 +39,11 @@ class MaskedGroupNorm(nn.Module):
         split = x.unflatten(1, (self.groups, -1))
         axes = tuple(range(2, split.ndim))
         total = split[0, 0].numel()
+        wide = torch.promote_types(x.dtype, torch.float32)
         # One fused pass over all positions, then the zeros of the invalid ones are taken out of both moments.
         with torch.autocast(x.device.type, enabled=False):
-            variance, mean = torch.var_mean(split.float(), dim=axes, correction=0)
-            share = mask.float().flatten(1).mean(1)[:, None].clamp_min(1 / total)  # of the positions, valid
+            variance, mean = torch.var_mean(split.to(wide), dim=axes, correction=0)
+            share = mask.to(wide).flatten(1).mean(1)[:, None].clamp_min(1 / total)  # of the positions, valid
             valid_mean = mean / share
             valid_variance = (variance + mean.square()) / share - valid_mean.square()
             rstd = (valid_variance.clamp_min(0) + self.eps).rsqrt()
@@ -53,12 +54,27 @@ class MaskedGroupNorm(nn.Module):
         return torch.addcmul(shift.view(shape).to(x.dtype) * mask, x, scale.view(shape).to(x.dtype))
 
 
+class Conv3d(nn.Conv3d):
+    """`nn.Conv3d`, in float32 on the last few voxels of a CPU autocast.
+
+    oneDNN's bfloat16 weight gradient reads uninitialised memory where a side has 2 voxels: NaN in up to half of the trials with
+    torch 2.15, which any small grid reaches after three halvings. These maps cost next to nothing in float32.
+    """
+
+    def forward(self, x: Float[Tensor, "batch channels d h w"]) -> Float[Tensor, "batch out_channels e i j"]:
+        """As `nn.Conv3d`."""
+        if x.device.type == "cpu" and torch.is_autocast_enabled("cpu") and min(x.shape[2:]) <= 4:
+            with torch.autocast("cpu", enabled=False):
+                return super().forward(x.float())
+        return super().forward(x)
+
+
 def as_weight(valid: Bool[Tensor, "batch *space"] | None, like: Tensor) -> Float[Tensor, "batch 1 *space"] | None:
     """The mask as 1 and 0 with a channel axis, in the type of `like`."""
     return None if valid is None else valid[:, None].to(like.dtype)
 
 
-def halve(mask: Float[Tensor, "batch 1 *space"] | None, stride: int = 2) -> Float[Tensor, "batch 1 ..."] | None:
+def halve(mask: Float[Tensor, "batch 1 *space"] | None, stride: int = 2) -> Float[Tensor, "batch 1 *coarse"] | None:
     """The mask at the resolution of a strided convolution (odd kernel, symmetric padding): valid where any of its window is.
 
     Windows do not overlap, so that padding at the end, or by a multiple of the stride at the start, adds only invalid ones.
@@ -81,6 +97,8 @@ def masked_halving(
     return F.avg_pool1d(x, 2) * 2 / count.clamp_min(1), (count > 0).to(x.dtype)
 
 
-def zero_invalid(x: Shaped[Tensor, "batch channels *space"], mask: Tensor | None) -> Shaped[Tensor, "batch channels *space"]:
+def zero_invalid(
+    x: Shaped[Tensor, "batch channels *space"], mask: Float[Tensor, "batch 1 *space"] | None
+) -> Shaped[Tensor, "batch channels *space"]:
     """`x` with invalid positions set to 0 (and NaN or inf there removed)."""
     return x if mask is None else torch.where(mask > 0, x, 0.0)

@@ -35,7 +35,9 @@ class AttentionPool(nn.Module):
         if channels % heads:
             raise ValueError(f"channels ({channels}) must be a multiple of heads ({heads})")
         self.heads = heads
-        self.score = nn.Sequential(nn.Conv1d(channels, channels // 2, 1), nn.Tanh(), nn.Conv1d(channels // 2, heads, 1, bias=False))
+        self.score = nn.Sequential(
+            nn.Conv1d(channels, channels // 2, 1), nn.Tanh(), nn.Conv1d(channels // 2, heads, 1, bias=False)
+        )
 
     def forward(
         self, x: Float[Tensor, "batch channels time"], mask: Float[Tensor, "batch 1 time"] | None = None
@@ -53,7 +55,7 @@ class AttentionPool(nn.Module):
 class BinPool(nn.Module):
     """Adaptive average pooling to a fixed number of bins along each axis of the box around the valid positions.
 
-    Equal to `adaptive_avg_pool` where everything is valid; padding moves no bin, because the bins divide the box, not the array.
+    Equal to `adaptive_avg_pool` where everything is valid; padding moves no bin: they divide the box, not the array.
     """
 
     def __init__(self, *bins: int):
@@ -76,7 +78,7 @@ class BinPool(nn.Module):
 
 
 def _bin_members(occupied: Bool[Tensor, "batch size"], bins: int) -> Bool[Tensor, "batch bins size"]:
-    """Which positions belong to which bin of the range from the first to the last occupied one (torch's rule; bins may overlap)."""
+    """Which positions belong to which bin from the first to the last occupied one (torch's rule; bins may overlap)."""
     position = torch.arange(occupied.shape[1], device=occupied.device)
     last = (occupied * (position + 1)).amax(1)  # exclusive
     first = torch.where(occupied, position, occupied.shape[1]).amin(1).clamp_max(last)

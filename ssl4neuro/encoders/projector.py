@@ -1,5 +1,6 @@
 """Projection head between an encoder and a contrastive loss; dropped after pretraining."""
 
+import itertools
 from typing import Any, Literal
 
 from jaxtyping import Float
@@ -45,7 +46,7 @@ class MLPProjector(nn.Module):
         activations = {"gelu": nn.GELU, "relu": nn.ReLU}
         widths = [in_dim] + [hidden] * (layers - 1)
         blocks: list[Any] = []
-        for a, b in zip(widths, widths[1:], strict=False):
+        for a, b in itertools.pairwise(widths):
             make = norms[norm]
             blocks.append((a, b, make(b) if make is not None else None, activations[activation]()))
         self.head = ProjectionHead([*blocks, (widths[-1], dim, None, None)])

@@ -49,7 +49,7 @@ class SetReadout(nn.Module):
     def __init__(self, features: int, dim: int, networks: int):
         super().__init__()
         self.prototypes = nn.Parameter(torch.randn(networks, features))
-        # Sharp from the start: at 4 standard deviations a prototype picks one or two of 53 components. Flat ones average persons out.
+        # Sharp from the start (a prototype picks one or two of 53 components): flat ones average persons out.
         self.log_sharpness = nn.Parameter(torch.tensor(4.0).log())
         upper = torch.triu_indices(networks, networks)
         self.register_buffer("upper", upper[0] * networks + upper[1], persistent=False)

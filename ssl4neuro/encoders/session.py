@@ -101,6 +101,7 @@ class CourseSession(nn.Module):
     def _mean_spectrum(
         self, x: Tensor, valid: Tensor, rate: Tensor | None, layout: SetLayout, member: Tensor
     ) -> Float[Tensor, "sets dim"]:
+        assert self.course.spectrum is not None  # bands >= 1
         features = layout.pad(self.course.spectrum.features(x, valid, rate)) * member[:, :, None]
         return self.spectrum(features.sum(1) / member.sum(1, keepdim=True).clamp_min(1))
 
@@ -119,11 +120,11 @@ class _SetLayer(nn.Module):
 
     def forward(self, h: Tensor, z: Tensor, member: Tensor) -> Tensor:
         query, key, value, signed = self.project(self.norm1(h)).chunk(4, dim=2)
-        split = [t.unflatten(2, (self.heads, -1)).transpose(1, 2) for t in (query, key, value)]
+        query, key, value = (t.unflatten(2, (self.heads, -1)).transpose(1, 2) for t in (query, key, value))
         bias = self.bias(torch.stack([z, z.abs()], dim=3)).permute(0, 3, 1, 2)
         itself = torch.eye(z.shape[1], dtype=torch.bool, device=z.device)  # leaves no row without a key
         bias = bias.masked_fill(~(member[:, None, None, :] | itself), -torch.inf)
-        attended = F.scaled_dot_product_attention(*split, attn_mask=bias.to(split[0].dtype)).transpose(1, 2).flatten(2)
+        attended = F.scaled_dot_product_attention(query, key, value, bias.to(query.dtype)).transpose(1, 2).flatten(2)
         # Softmax weights are positive: what an anticorrelated partner means needs the sign, as in a linear graph network.
         degree = z.abs().sum(2, keepdim=True).clamp_min(1e-3)
         message = (z / degree).to(signed.dtype) @ signed

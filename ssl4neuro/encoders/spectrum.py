@@ -10,13 +10,15 @@ _SHORTEST_FFT = 4096  # fixed, so that the frequencies do not depend on how far 
 class SpectrumBranch(nn.Module):
     """Courses [N, T] to a feature vector of their log power in `bands` bands between `low` and `high` Hz.
 
-    Bands above a row's Nyquist frequency are marked as missing, and a row with an unknown repetition time gets one learned vector.
+    Bands above a row's Nyquist frequency are marked as missing; rows with an unknown repetition time get one learned vector.
 
     Args:
         dim: length of the output.
         bands: number of equally wide bands.
         low, high: Hz.
     """
+
+    edges: Tensor
 
     def __init__(self, dim: int = 64, bands: int = 32, low: float = 0.008, high: float = 0.25):
         super().__init__()

@@ -1,5 +1,6 @@
 """3-D residual network for component maps (methods/network_state.md §3): any grid with sides of at least 16 voxels."""
 
+import itertools
 from typing import Any, Literal
 
 import torch
@@ -7,7 +8,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from ssl4neuro.encoders.masked import MaskedGroupNorm, as_weight, halve, zero_invalid
+from ssl4neuro.encoders.masked import Conv3d, MaskedGroupNorm, as_weight, halve, zero_invalid
 from ssl4neuro.encoders.pooling import BinPool, masked_max, masked_mean
 from ssl4neuro.types import Encoding
 
@@ -95,23 +96,20 @@ class _ResidualBody(nn.Module):
     def __init__(self, in_channels: int, channels: tuple[int, ...], blocks: int, stem_stride: int):
         super().__init__()
         self.stem_stride = stem_stride
-        self.stem = nn.Conv3d(in_channels, channels[0], 3, stride=stem_stride, padding=1, bias=False)
+        self.stem = Conv3d(in_channels, channels[0], 3, stride=stem_stride, padding=1, bias=False)
         self.norm = MaskedGroupNorm(8, channels[0])
-        stages, width = [], channels[0]
+        self.stages, width = nn.ModuleList(), channels[0]
         for i, out in enumerate(channels):
             stride = 1 if i == 0 and stem_stride == 2 else 2
-            stage = [_Block(width if b == 0 else out, out, stride if b == 0 else 1) for b in range(blocks)]
-            stages.append(nn.ModuleList(stage))
+            self.stages.append(_Stage(width, out, blocks, stride))
             width = out
-        self.stages = nn.ModuleList(stages)
 
     def forward(self, x: Tensor, mask: Tensor | None) -> tuple[list[Tensor], Tensor | None]:
         mask = halve(mask, self.stem_stride)
         x = F.gelu(self.norm(self.stem(x), mask))
         levels = []
         for stage in self.stages:
-            for block in stage:
-                x, mask = block(x, mask)
+            x, mask = stage(x, mask)
             levels.append(x)
         return levels, mask
 
@@ -122,13 +120,13 @@ class _Block(nn.Module):
     def __init__(self, width: int, out: int, stride: int):
         super().__init__()
         self.stride = stride
-        self.conv1 = nn.Conv3d(width, out, 3, stride=stride, padding=1, bias=False)
+        self.conv1 = Conv3d(width, out, 3, stride=stride, padding=1, bias=False)
         self.norm1 = MaskedGroupNorm(8, out)
-        self.conv2 = nn.Conv3d(out, out, 3, padding=1, bias=False)
+        self.conv2 = Conv3d(out, out, 3, padding=1, bias=False)
         self.norm2 = MaskedGroupNorm(8, out)
-        self.shortcut: nn.Conv3d | None = None
+        self.shortcut: Conv3d | None = None
         if stride != 1 or width != out:
-            self.shortcut = nn.Conv3d(width, out, stride, stride=stride, bias=False)
+            self.shortcut = Conv3d(width, out, stride, stride=stride, bias=False)
 
     def forward(self, x: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor | None]:
         coarse = halve(mask, self.stride)
@@ -140,11 +138,23 @@ class _Block(nn.Module):
         return F.gelu(x + y), coarse
 
 
+class _Stage(nn.Module):
+    def __init__(self, width: int, out: int, blocks: int, stride: int):
+        super().__init__()
+        rest = [_Block(out, out, 1) for _ in range(blocks - 1)]
+        self.blocks = nn.ModuleList([_Block(width, out, stride), *rest])
+
+    def forward(self, x: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        for block in self.blocks:
+            x, mask = block(x, mask)
+        return x, mask
+
+
 class _PlainBody(nn.Module):
     def __init__(self, in_channels: int, channels: tuple[int, ...]):
         super().__init__()
         widths = (in_channels, *channels)
-        self.convs = nn.ModuleList(nn.Conv3d(a, b, 3, padding=1) for a, b in zip(widths, widths[1:], strict=False))
+        self.convs = nn.ModuleList(Conv3d(a, b, 3, padding=1) for a, b in itertools.pairwise(widths))
 
     def forward(self, x: Tensor, mask: Tensor | None) -> tuple[list[Tensor], Tensor | None]:
         levels = []

@@ -18,7 +18,16 @@ from ssl4neuro.data.embeddings import SCAN_KEY, Embeddings
 from ssl4neuro.errors import UserError
 from ssl4neuro.evaluate import connectivity
 from ssl4neuro.evaluate.crossval import Candidate
-from ssl4neuro.evaluate.features import ArrayFeatures, ConstantFeatures, Features, GramPCA, MapPCA, MapRows, NuisanceFeatures, nuisance_table
+from ssl4neuro.evaluate.features import (
+    ArrayFeatures,
+    ConstantFeatures,
+    Features,
+    GramPCA,
+    MapPCA,
+    MapRows,
+    NuisanceFeatures,
+    nuisance_table,
+)
 from ssl4neuro.evaluate.linear import LinearProbe
 from ssl4neuro.evaluate.majority import MajorityProbe
 from ssl4neuro.evaluate.problem import Problem
@@ -109,7 +118,9 @@ def _sample_baselines(problem: Problem, cohort: Cohort, rows: np.ndarray) -> lis
     return found
 
 
-def _linear(name: str, problem: Problem, features: Features, keep_name: bool = False, max_train: int | None = None) -> Candidate:
+def _linear(
+    name: str, problem: Problem, features: Features, keep_name: bool = False, max_train: int | None = None
+) -> Candidate:
     suffix = "ridge" if problem.task == "regression" else "logistic"
     return Candidate(name if keep_name else f"{name} + {suffix}", features, LinearProbe(), True, max_train)
 

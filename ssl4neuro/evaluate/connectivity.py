@@ -26,7 +26,7 @@ def fnc(courses: Sequence[Float[np.ndarray, "time"]]) -> Float[np.ndarray, "pair
 def band_powers(course: Float[np.ndarray, "time"], tr: float) -> Float[np.ndarray, "features"]:
     """Log share of the power in each band of `BANDS_HZ`, and the lag-one autocorrelation.
 
-    `tr` in s; where it is unknown (NaN) 2 s is assumed, so that bands are at least the same fraction of the spectrum in all scans.
+    `tr` in s; where it is unknown (NaN) 2 s is assumed: the bands are then the same fraction of every spectrum.
     """
     x = np.asarray(course, dtype=np.float64)
     x = x - x.mean()
@@ -69,7 +69,7 @@ def layout(index: pd.DataFrame, units: Sequence[Int[np.ndarray, "rows"]]) -> Lay
 
 
 def unit_fnc(cohort: Cohort, parts: Layout) -> Float[np.ndarray, "units pairs"]:
-    """FNC of every unit between its parts; a part's course is the mean over its components, a subject's FNC the mean over scans."""
+    """FNC of every unit; a part's course is the mean over its components, a subject's FNC the mean over scans."""
     return np.stack([_mean_fnc(courses) for courses in scan_courses(cohort, parts)]).astype(np.float32)
 
 

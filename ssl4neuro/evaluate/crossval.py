@@ -113,7 +113,8 @@ def null_labels(problem: Problem, settings: Settings) -> tuple[Float[np.ndarray,
     if not settings.permutations:
         return problem.y[:, None], "none"
     scheme = permutation_scheme(problem.y, problem.subjects, problem.scans)
-    blocks, told = None, scheme
+    blocks: np.ndarray | None = None
+    told: str = scheme
     if scheme == "between subjects":
         # Seen subjects only train. Exchanging labels among the tested alone keeps their class counts, and the power with them.
         blocks = problem.wall.testable.astype(np.int64)
@@ -124,7 +125,9 @@ def null_labels(problem: Problem, settings: Settings) -> tuple[Float[np.ndarray,
     return np.concatenate([problem.y[:, None], shuffled], axis=1), told
 
 
-def evaluate(problem: Problem, candidates: Sequence[Candidate], settings: Settings, *, show: bool = False) -> tuple[list[Outcome], str]:
+def evaluate(
+    problem: Problem, candidates: Sequence[Candidate], settings: Settings, *, show: bool = False
+) -> tuple[list[Outcome], str]:
     """Cross-validate every candidate in the same folds under the same permutations; returns the permutation scheme too."""
     repeats = make_folds(problem, settings)
     labels, scheme = null_labels(problem, settings)
@@ -137,7 +140,9 @@ def evaluate(problem: Problem, candidates: Sequence[Candidate], settings: Settin
     return outcomes, scheme
 
 
-def _evaluate_one(problem: Problem, candidate: Candidate, repeats: list[list[Fold]], labels: np.ndarray, settings: Settings) -> Outcome:
+def _evaluate_one(
+    problem: Problem, candidate: Candidate, repeats: list[list[Fold]], labels: np.ndarray, settings: Settings
+) -> Outcome:
     prepared = [[_prepare(problem, candidate, fold, settings.seed) for fold in folds] for folds in repeats]
     metrics = METRICS[problem.task]
     held = [_held_out(problem, folds, applies, labels[:, :1])[0] for folds, applies in zip(repeats, prepared, strict=True)]
@@ -149,7 +154,9 @@ def _evaluate_one(problem: Problem, candidate: Candidate, repeats: list[list[Fol
             for column, shuffled in enumerate(_held_out(problem, folds, applies, part)):
                 for name, metric in metrics.items():
                     null[name][start - 1 + column] += _plain(metric, shuffled) / len(repeats)
-    rows = tuple(_row(problem, candidate, name, metric, held, repeats, null[name], settings) for name, metric in metrics.items())
+    rows = tuple(
+        _row(problem, candidate, name, metric, held, repeats, null[name], settings) for name, metric in metrics.items()
+    )
     tables = None
     if problem.classes:
         ones = np.ones((1, len(held[0].truth)))
@@ -195,7 +202,7 @@ def _row(
     problem: Problem, candidate: Candidate, name: str, metric: Metric, held: list[Held], repeats: list[list[Fold]],
     null: np.ndarray, settings: Settings,
 ) -> Row:  # fmt: skip
-    # Repeats test the same rows in another order; sorted alike they share the resampled subjects, and their metrics are averaged.
+    # Repeats test the same rows in another order; sorted alike they share the resampled subjects; metrics are averaged.
     order = [np.argsort(_order(folds), kind="stable") for folds in repeats]
     tested = np.sort(_order(repeats[0]))
     aligned = [Held(h.truth[o], h.values[o], h.decision[o]) for h, o in zip(held, order, strict=True)]
@@ -216,19 +223,18 @@ def _predictions(problem: Problem, name: str, repeats: list[list[Fold]], held: l
     keys = [c for c in ("subject", "session", "run", "row", "component", "seen") if c in problem.table]
     frames = []
     for repeat, (folds, out) in enumerate(zip(repeats, held, strict=True)):
-        frame = problem.table.iloc[_order(folds)][keys].reset_index(drop=True)
-        frame.insert(0, "fold", np.repeat(np.arange(len(folds)), [len(fold.test) for fold in folds]))
-        frame.insert(0, "repeat", repeat)
-        frame.insert(0, "model", name)
+        rows = _order(folds)
+        columns: dict[str, Any] = {"model": name, "repeat": repeat}
+        columns["fold"] = np.repeat(np.arange(len(folds)), [len(fold.test) for fold in folds])
+        columns |= {key: problem.table[key].to_numpy()[rows] for key in keys}
         if problem.classes:
             names = np.array(problem.classes, dtype=object)
-            frame["truth"], frame["prediction"] = names[out.truth.astype(int)], names[out.decision]
+            columns |= {"truth": names[out.truth.astype(int)], "prediction": names[out.decision]}
             shown = problem.classes if out.values.shape[1] > 1 else problem.classes[1:]
-            for i, label in enumerate(shown):
-                frame[f"score {label}"] = out.values[:, i]
+            columns |= {f"score {label}": out.values[:, i] for i, label in enumerate(shown)}
         else:
-            frame["truth"], frame["prediction"] = out.truth, out.decision
-        frames.append(frame)
+            columns |= {"truth": out.truth, "prediction": out.decision}
+        frames.append(pd.DataFrame(columns))
     return pd.concat(frames, ignore_index=True)
 
 

@@ -25,7 +25,7 @@ def estimates_figure(result: "ProbeResult", path: Path) -> None:
     size = f"n = {first.n_subjects} subjects" + ("" if first.unit == "subject" else f", {first.n_samples} {first.unit}s")
     figure.suptitle(f"{result.target}, held-out subjects" + (f"  [{result.stamp}]" if result.stamp else ""), fontsize=10)
     figure.supxlabel(f"estimate and 95 % interval over subjects ({size}); dashed: chance", fontsize=9)
-    figure.savefig(path, dpi=150)
+    figure.savefig(path, dpi=150, bbox_inches="tight")
 
 
 def _panel(axes: Axes, result: "ProbeResult", metric: str, names: list[str]) -> None:
@@ -65,4 +65,4 @@ def confusion_figure(result: "ProbeResult", path: Path) -> None:
         axes.set_title(name, fontsize=10)
         axes.set_xlabel("predicted", fontsize=9)
         axes.set_ylabel("true", fontsize=9)
-    figure.savefig(path, dpi=150)
+    figure.savefig(path, dpi=150, bbox_inches="tight")

@@ -1,4 +1,4 @@
-"""Cross-validation folds by subject. Test folds hold only subjects that the encoder has not seen; seen ones may train the probe."""
+"""Folds by subject. Test folds hold only subjects that the encoder has not seen; seen ones may train the probe."""
 
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -43,8 +43,9 @@ def firewall(subjects: Shaped[np.ndarray, "rows"], seen: Bool[np.ndarray, "rows"
     if unseen < 2:
         shown = ", ".join(map(str, overlap[:NAMES_SHOWN])) + (", ..." if len(overlap) > NAMES_SHOWN else "")
         raise UserError(
-            f"subjects: {len(overlap)} of {len(everyone)} labelled subjects were seen in pretraining ({shown}), so {unseen} can be tested"
-            " and 2 are needed; pretrain with more held-out subjects, use another cohort, or stamp the result with --allow-overlap"
+            f"subjects: {len(overlap)} of {len(everyone)} labelled subjects were seen in pretraining ({shown}), so {unseen} can"
+            " be tested and 2 are needed; pretrain with more held-out subjects, use another cohort, or stamp the result with"
+            " --allow-overlap"
         )
     return Firewall(~np.isin(subjects, overlap), None)
 
@@ -99,7 +100,7 @@ def site_folds(
 
 
 def inner_folds(groups: Int[np.ndarray, "rows"], folds: int, seed: int) -> list[Fold]:
-    """Subject folds of the training rows, for choosing C or k. They do not look at labels, so that permuted labels may share them."""
+    """Subject folds of the training rows, for choosing C or k. Labels have no part in it, so permuted ones may share them."""
     if len(np.unique(groups)) < 2:
         return []
     return subject_folds(groups, np.ones(len(groups), dtype=bool), folds, seed)

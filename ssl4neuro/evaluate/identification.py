@@ -84,7 +84,9 @@ def _correlate(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     return scaled[0] @ scaled[1].T
 
 
-def _null(code: np.ndarray, gallery: np.ndarray, to_first: np.ndarray, to_second: np.ndarray, count: int, seed: int) -> np.ndarray:
+def _null(
+    code: np.ndarray, gallery: np.ndarray, to_first: np.ndarray, to_second: np.ndarray, count: int, seed: int
+) -> np.ndarray:
     """Accuracies when the second vectors' names are exchanged among the subjects of a gallery."""
     rng = np.random.default_rng([seed, 0x1D])
     home = np.zeros(code.max() + 1, dtype=np.int64)
@@ -135,9 +137,7 @@ def scan_vectors(cohort: Cohort, kind: Kind) -> tuple[Float[np.ndarray, "scans d
     table, parts = _scan_parts(cohort, "course" if kind == "fnc" else "map")
     if kind == "fnc":
         return connectivity.unit_fnc(cohort, parts), table
-    maps = []
-    for unit in parts.rows:
-        maps.append(np.concatenate([cohort.fetch(p, ("map",))["map"].astype(np.float32).mean(0) for p in unit]))
+    maps = [np.concatenate([cohort.fetch(p, ("map",))["map"].astype(np.float32).mean(0) for p in unit]) for unit in parts.rows]
     return np.stack(maps), table
 
 

@@ -59,10 +59,10 @@ class KnnProbe:
                 fit = targets(labels[:, start : start + block], task, classes)
                 error = np.zeros((len(ks), fit.shape[1]))
                 for fold, index, weight in inner:
-                    guesses = _votes(fit[fold.train], index, weight, ks)
-                    error += [((guess - fit[fold.test]) ** 2).sum(axis=(0, 2)) for guess in guesses]
+                    votes = _votes(fit[fold.train], index, weight, ks)
+                    error += [((vote - fit[fold.test]) ** 2).sum(axis=(0, 2)) for vote in votes]
                 chosen = len(ks) - 1 - error[::-1].argmin(0)  # the larger k where equal
-                guesses = np.stack(list(_votes(fit, *outer, ks)))
+                guesses = np.stack(_votes(fit, *outer, ks))
                 picked = guesses[chosen, :, np.arange(fit.shape[1])].transpose(1, 0, 2)
                 # Relative to the training prior: no class gains by being frequent, nor does a left-out subject's class lose
                 # by missing it.

@@ -1,4 +1,4 @@
-"""Linear probe: L2-penalised logistic regression for classes, ridge regression for values, fitted for many label columns at once.
+"""Linear probe: L2-penalised logistic regression for classes, ridge for values, fitted for many label columns at once.
 
 The features are standardised and rotated to their principal axes once per fold; there the ridge solution for any
 penalty is a division, and the logistic one a few accelerated majorise-minimise steps whose curvature bound is diagonal (Böhning

@@ -1,4 +1,4 @@
-"""Probe frozen embeddings for a label, with baselines, intervals and p-values: `probe` from disk, `probe_arrays` from memory."""
+"""Probe frozen embeddings for a label, beside its baselines: `probe` from disk, `probe_arrays` from memory."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -18,6 +18,8 @@ from ssl4neuro.evaluate.metrics import Task
 from ssl4neuro.evaluate.probes import PROBES
 from ssl4neuro.evaluate.problem import Problem, default_unit, pose
 from ssl4neuro.registry import Component, build
+
+FEW_SUBJECTS = 8  # below, resampled subjects repeat so few arrangements that no percentile interval holds its level
 
 
 @dataclass(frozen=True)
@@ -101,7 +103,10 @@ def probe(
         more, notes = cohort_baselines(problem, open_cohort(opened, cohort))
         candidates += [*more, *simple_baselines(problem, site)]
     outcomes, scheme = evaluate(problem, candidates, settings, show=show)
-    source = {"embeddings": str(embeddings), **{k: opened.info.get(k) for k in ("name", "run", "checkpoint_sha256", "cohort_sha256")}}
+    source = {
+        "embeddings": str(embeddings),
+        **{k: opened.info.get(k) for k in ("name", "run", "checkpoint_sha256", "cohort_sha256")},
+    }
     result = _result(problem, probe, candidates, outcomes, scheme, settings, notes, source)
     if out is None:
         return result
@@ -181,6 +186,8 @@ def _result(
     problem: Problem, probe: str, candidates: list[Candidate], outcomes: list[Outcome], scheme: str, settings: Settings,
     notes: list[str], source: dict[str, Any],
 ) -> ProbeResult:  # fmt: skip
+    tested = outcomes[0].rows[0].n_subjects
+    few = [f"only {tested} subjects are tested: read the intervals as a rough guide"] if tested < FEW_SUBJECTS else []
     return ProbeResult(
         target=problem.target,
         task=problem.task,
@@ -188,7 +195,7 @@ def _result(
         classes=problem.classes,
         probe=probe,
         rows=tuple(row for outcome in outcomes for row in outcome.rows),
-        notes=(*problem.notes, *notes),
+        notes=(*problem.notes, *notes, *few),
         stamp=problem.wall.stamp,
         permutation=scheme,
         settings=provenance(settings),

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 
 from ssl4neuro.data.embeddings import SCAN_KEY, Embeddings, Unit
 from ssl4neuro.errors import UserError
@@ -16,7 +16,20 @@ from ssl4neuro.registry import suggest
 
 MAX_CLASS_VALUES = 10  # a number with more distinct values is a quantity
 BOOKKEEPING = {"row", "rows", "seen", "subject", "run"}
-REFERENCE_CLASSES = {"0", "control", "controls", "hc", "healthy", "normal", "pre", "ses-pre", "before", "baseline", "no", "false"}
+REFERENCE_CLASSES = {
+    "0",
+    "control",
+    "controls",
+    "hc",
+    "healthy",
+    "normal",
+    "pre",
+    "ses-pre",
+    "before",
+    "baseline",
+    "no",
+    "false",
+}
 
 
 @dataclass(frozen=True)
@@ -96,7 +109,9 @@ def pose(
         raise UserError(f"target: no row has a value of '{target}'")
     kind = infer_task(values[known], task)
     if kind == "regression" and not pd.api.types.is_numeric_dtype(values):
-        raise UserError(f"target: '{target}' is not numeric (e.g. '{values[known].iloc[0]}'), so it cannot be a regression target")
+        raise UserError(
+            f"target: '{target}' is not numeric (e.g. '{values[known].iloc[0]}'), so it cannot be a regression target"
+        )
     names = values.map(_class_name) if kind != "regression" else None
     seen = table["seen"].to_numpy(dtype=bool) if "seen" in table else np.zeros(len(table), dtype=bool)
     subjects = table["subject"].astype(str).to_numpy(dtype=str)
@@ -123,7 +138,9 @@ def pose(
     return problem
 
 
-def _drop_rare(names: pd.Series, known: pd.Series, subjects: np.ndarray, target: str, positive: str | None) -> tuple[pd.Series, list[str]]:
+def _drop_rare(
+    names: pd.Series, known: pd.Series, subjects: np.ndarray, target: str, positive: str | None
+) -> tuple[pd.Series, list[str]]:
     """Without classes that one subject alone has: it could only be tested without training on it."""
     counts = pd.Series(subjects)[known].groupby(names[known]).nunique()
     if positive is not None and positive not in counts.index:
@@ -132,7 +149,9 @@ def _drop_rare(names: pd.Series, known: pd.Series, subjects: np.ndarray, target:
         raise UserError(f"target: all rows have the same value of '{target}' ({counts.index[0]}); a probe needs two classes")
     people = len(np.unique(subjects[known.to_numpy()]))
     if people < 2:
-        raise UserError(f"target: only one subject ({subjects[known.to_numpy()][0]}) has '{target}'; a probe needs at least two")
+        raise UserError(
+            f"target: only one subject ({subjects[known.to_numpy()][0]}) has '{target}'; a probe needs at least two"
+        )
     rare = sorted(counts.index[counts < 2])
     if not rare:
         return known, []
@@ -166,4 +185,7 @@ def _class_name(value: Any) -> str:
 
 
 def _codes(table: pd.DataFrame, columns: list[str]) -> np.ndarray:
-    return table.groupby(columns, sort=True, dropna=False).ngroup().to_numpy(dtype=np.int64)
+    names = table[columns[0]].astype(str).to_numpy(dtype=str)
+    for column in columns[1:]:
+        names = np.char.add(np.char.add(names, "\t"), table[column].astype(str).to_numpy(dtype=str))
+    return np.unique(names, return_inverse=True)[1].astype(np.int64)

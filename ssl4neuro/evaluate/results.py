@@ -16,7 +16,8 @@ if TYPE_CHECKING:
 
 FORMAT, VERSION = "ssl4neuro results", 1
 METHOD = (
-    "Folds by subject; scaling, PCA and penalty (or k) fitted inside the training fold. Test folds hold subjects unseen in pretraining."
+    "Folds by subject; scaling, PCA and penalty (or k) fitted inside the training fold. Test folds hold subjects unseen in"
+    " pretraining, unless stamped."
     " Held-out scores are pooled over folds without intercept. Interval: 95 %, bootstrap of subjects (the fitted probes fixed)."
     " p: one-sided, the probe refitted under permuted labels, choice of penalty (or k) included."
 )
@@ -57,7 +58,9 @@ def frame(result: "ProbeResult") -> pd.DataFrame:
 
 def markdown(result: "ProbeResult") -> str:
     """The table with what is needed to read it."""
-    head = "| model | metric | value | 95 % CI | p | chance | subjects | samples | unit |\n|---|---|---|---|---|---|---|---|---|\n"
+    head = (
+        "| model | metric | value | 95 % CI | p | chance | subjects | samples | unit |\n|---|---|---|---|---|---|---|---|---|\n"
+    )
     lines = [
         f"| {row.name} | {row.metric} | {number(row.value)} | {interval(row)} | {p_text(row.p)} | {number(row.chance)} |"
         f" {row.n_subjects} | {row.n_samples} | {row.unit} |"
@@ -75,13 +78,17 @@ def render(result: "ProbeResult", metrics: tuple[str, ...] | None = None) -> str
         cells.append([row.name, row.metric, number(row.value), interval(row), p_text(row.p), number(row.chance), n])
     widths = [max(len(line[i]) for line in cells) for i in range(len(cells[0]))]
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in cells]
-    return "\n".join([title(result), "", lines[0], "  ".join("-" * width for width in widths), *lines[1:], "", *remarks(result)]).rstrip()
+    return "\n".join(
+        [title(result), "", lines[0], "  ".join("-" * width for width in widths), *lines[1:], "", *remarks(result)]
+    ).rstrip()
 
 
 def title(result: "ProbeResult") -> str:
     """What was asked."""
-    what = f"{result.classes[0]} against {result.classes[1]}" if len(result.classes) == 2 else f"{len(result.classes)} classes"
-    return f"{result.probe} probe of '{result.target}' ({'regression' if result.task == 'regression' else what}), unit: {result.unit}"
+    what = "regression" if not result.classes else f"{len(result.classes)} classes"
+    if len(result.classes) == 2:
+        what = f"{result.classes[1]} against {result.classes[0]}"
+    return f"{result.probe} probe of '{result.target}' ({what}), unit: {result.unit}"
 
 
 def remarks(result: "ProbeResult") -> list[str]:

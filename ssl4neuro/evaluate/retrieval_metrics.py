@@ -31,8 +31,9 @@ class RetrievalMetric:
     def __str__(self) -> str:
         note = f" [{self.stamp}]" if self.stamp else ""
         return (
-            f"{self.direction} {self.metric} {self.value:.4f} (95 % CI {self.ci_low:.4f} to {self.ci_high:.4f}, chance {self.chance:.4f},"
-            f" gallery of {self.gallery:.4g}, {self.n_queries} queries, {self.n_subjects} subjects){note}"
+            f"{self.direction} {self.metric} {self.value:.4f} (95 % CI {self.ci_low:.4f} to {self.ci_high:.4f},"
+            f" chance {self.chance:.4f}, gallery of {self.gallery:.4g}, {self.n_queries} queries,"
+            f" {self.n_subjects} subjects){note}"
         )
 
 
@@ -96,8 +97,8 @@ def retrieval(
         interval = _interval(value, code, bootstrap, seed)
         found.append(
             RetrievalMetric(
-                direction, name, interval.value, interval.low, interval.high, float(chance.mean()), len(query), int(code.max()) + 1,
-                float(size.mean()), stamp,
+                direction, name, interval.value, interval.low, interval.high, float(chance.mean()), len(query),
+                int(code.max()) + 1, float(size.mean()), stamp,
             )
         )  # fmt: skip
     return found
@@ -134,7 +135,8 @@ def retrieval_from_embeddings(
         )
     stamp = None
     if seen[use].any():
-        stamp = f"overlap: {len(np.unique(people[use & seen]))} of {len(np.unique(people[use]))} test subjects were seen in pretraining"
+        old, all_tested = np.unique(people[use & seen]), np.unique(people[use])
+        stamp = f"overlap: {len(old)} of {len(all_tested)} test subjects were seen in pretraining"
     keys = ["subject", "session", "run"]
     groups = table[keys].groupby(keys, dropna=False).ngroup().to_numpy(dtype=np.int64)[use] if within_scan else None
     found = []

@@ -145,7 +145,9 @@ def permuted_labels(
     return values[source]
 
 
-def _moves(values: np.ndarray, subjects: np.ndarray, scans: np.ndarray, scheme: Scheme, blocks: np.ndarray | None) -> list[np.ndarray]:
+def _moves(
+    values: np.ndarray, subjects: np.ndarray, scans: np.ndarray, scheme: Scheme, blocks: np.ndarray | None
+) -> list[np.ndarray]:
     """Sets of exchangeable units, each as an index array [units, rows per unit]."""
     unit, pool = {
         "between subjects": (subjects, np.zeros_like(subjects) if blocks is None else blocks),

@@ -8,7 +8,7 @@ from ssl4neuro.evaluate.protocol import Apply, Scores, columns_per_block, target
 
 
 class TemplateProbe:
-    """Classes only. A class template is the mean of its z-scored training maps; the score is the spatial correlation with it."""
+    """Classes only. A template is the mean of a class's z-scored training maps; the score is the correlation with it."""
 
     def prepare(
         self,
@@ -24,7 +24,9 @@ class TemplateProbe:
 
         def apply(labels: np.ndarray) -> Scores:
             block = columns_per_block(len(train), classes)
-            parts = [_correlate(among, between, labels[:, i : i + block], task, classes) for i in range(0, labels.shape[1], block)]
+            parts = [
+                _correlate(among, between, labels[:, i : i + block], task, classes) for i in range(0, labels.shape[1], block)
+            ]
             values = np.concatenate(parts, axis=1)
             return Scores(values, np.zeros(values.shape[1:], dtype=np.float32))
 

@@ -15,7 +15,7 @@ OWN, OTHER, BASELINE, CHANCE = "#0b5fa5", "#c4622d", "#6b6b6b", "#b3261e"  # dis
 SERIES = (OWN, OTHER, "#3f7d3a", "#7a4fa3", "#8a6d1d", "#357a86")
 STYLES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1)), (0, (1, 1)))
 MOST_POINTS = 400  # of a curve; more are averaged in bins, a page must stay small
-SETTINGS = {
+SETTINGS: dict[Any, Any] = {
     "svg.fonttype": "none",
     "svg.hashsalt": "ssl4neuro",
     "text.parse_math": False,  # a network called "$x" is no formula
@@ -43,7 +43,7 @@ def curves(series: Mapping[str, Curve], ylabel: str, *, best: int | None = None,
         axes = canvas.subplots()
         for i, (name, (x, y)) in enumerate(series.items()):
             x, y = _thin(x, y)
-            style = {"color": SERIES[i % len(SERIES)], "linestyle": STYLES[i % len(STYLES)], "label": name}
+            style: dict[str, Any] = {"color": SERIES[i % len(SERIES)], "linestyle": STYLES[i % len(STYLES)], "label": name}
             axes.plot(x, y, linewidth=1.5, marker="o" if len(x) <= 30 else None, markersize=2.5, **style)
         if best is not None:
             axes.axvline(best, color=BASELINE, linestyle=":", linewidth=1.4, label="best checkpoint")
@@ -120,7 +120,8 @@ def _thin(x: Float[np.ndarray, "n"], y: Float[np.ndarray, "n"]) -> Curve:
     """Means of at most `MOST_POINTS` bins of consecutive points."""
     if len(x) <= MOST_POINTS:
         return x, y
-    bins = np.array_split(np.arange(len(x)), MOST_POINTS)
+    size = -(-len(x) // MOST_POINTS)  # bins of one size: means of fewer points would look noisier than their neighbours
+    bins = np.split(np.arange(len(x)), np.arange(size, len(x), size))
     return np.array([x[b].mean() for b in bins]), np.array([y[b].mean() for b in bins])
 
 

@@ -112,11 +112,10 @@ def _summary(rows: Sequence[Mapping[str, Any]], record: Mapping[str, Any]) -> st
 
 def _verdict(gain: float | int, own: Mapping[str, Any], best: Mapping[str, Any]) -> str:
     """Plain words that claim no more than two intervals allow."""
-    ends = [own.get("ci_low"), own.get("ci_high"), best.get("ci_low"), best.get("ci_high")]
-    if any(end is None for end in ends):
+    low, high, base_low, base_high = (row.get(end) for row in (own, best) for end in ("ci_low", "ci_high"))
+    if low is None or high is None or base_low is None or base_high is None:
         return "The embedding is ahead of it." if gain > 0 else "The embedding is not ahead of it."
-    apart = ends[0] > ends[3] or ends[1] < ends[2]
-    if apart:
+    if low > base_high or high < base_low:
         return f"The embedding is {'ahead of' if gain > 0 else 'behind'} it, and the intervals do not overlap."
     return "The intervals overlap, so these numbers alone do not show that one is better than the other."
 

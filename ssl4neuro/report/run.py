@@ -9,12 +9,10 @@ import numpy as np
 import pandas as pd
 import yaml
 
-from ssl4neuro.report import figures
 from ssl4neuro.report.folder import read_config, read_json, read_log, saved_contract
-from ssl4neuro.report.page import Figure, Notice, Page, Table, duration, listed, number, plural
+from ssl4neuro.report.log import last, part, run_figures
+from ssl4neuro.report.page import Notice, Page, Table, duration, listed, number, plural
 
-BOOKKEEPING = {"time", "step", "epoch", "split", "lr", "samples_per_s", "data_wait", "signal", "alignment", "retrieval", "knn"}
-MONITORS = ("effective_rank", "uniformity", "alignment")
 SLOW_LOADING = 0.05  # share of the time spent waiting for data that is worth a hint
 PARTS = {"train": "trained on", "validation": "choose the best checkpoint", "holdout": "seen by no encoder; for probes"}
 
@@ -110,30 +108,30 @@ def _progress(log: pd.DataFrame, summary: Mapping[str, Any]) -> str:
 def _best(log: pd.DataFrame, config: Mapping[str, Any], best: Mapping[str, Any]) -> str:
     """Which checkpoint is best and whether the measure has got worse since."""
     kind = _mapping(config, "monitor").get("signal", "loss")
-    measured = _part(log, "validation")
+    measured = part(log, "validation")
     if "signal" not in measured or measured["signal"].notna().sum() == 0:
         return ""
     measured = measured[measured["signal"].notna()]
-    where = measured["signal"].idxmin() if kind == "loss" else measured["signal"].idxmax()
-    step, value = int(measured.loc[where, "step"]), float(measured.loc[where, "signal"])
+    signal, steps = measured["signal"].to_numpy(np.float64), measured["step"].to_numpy(np.int64)
+    where = int(signal.argmin() if kind == "loss" else signal.argmax())
+    step, value = int(steps[where]), float(signal[where])
     text = f"The validation {'loss' if kind == 'loss' else f'{kind} score'} was best at step {step:,} ({number(value)})"
-    last = float(measured["signal"].iloc[-1])
-    if int(measured["step"].iloc[-1]) != step:
-        text += f" and was {number(last)} at the end"
+    if steps[-1] != step:
+        text += f" and was {number(float(signal[-1]))} at the end"
     return text + ("." if best.get("step") is None else f"; the checkpoint of step {int(best['step']):,} is kept as the best.")
 
 
 def _notices(log: pd.DataFrame, bad_lines: int, summary: Mapping[str, Any], saved: bool) -> list[Notice]:
     alarms = [str(alarm) for alarm in summary.get("alarms") or ()] if summary else _alarms_so_far(log)
     notices = [Notice("warning", alarm) for alarm in alarms]
-    if not alarms and len(_part(log, "validation")):
+    if not alarms and len(part(log, "validation")):
         notices.append(Notice("good", "No sign of collapse on the validation subjects."))
-    if not len(_part(log, "validation")):
+    if not len(part(log, "validation")):
         notices.append(Notice("note", "No validation has been logged, so collapse and overfitting cannot be judged."))
     if not summary:
         how = "continue it with --resume" if saved else "no checkpoint was saved, so it has to start again"
         notices.append(Notice("note", f"summary.json is missing: the run is still going on or was interrupted; {how}."))
-    wait = _last(log, "data_wait")
+    wait = last(log, "data_wait")
     if wait is not None and wait > SLOW_LOADING:
         advice = "raise loop.workers or put the cohort on a faster disk"
         notices.append(Notice("note", f"{wait:.0%} of the time went into waiting for data; {advice}."))
@@ -144,10 +142,10 @@ def _notices(log: pd.DataFrame, bad_lines: int, summary: Mapping[str, Any], save
 
 def _alarms_so_far(log: pd.DataFrame) -> list[str]:
     """For a run without a summary: the clear cases in the last validation. Training itself judges more finely."""
-    measured = _part(log, "validation")
+    measured = part(log, "validation")
     alarms = []
-    for column in measured:
-        value = _last(measured, column)
+    for column in map(str, measured):
+        value = last(measured, column)
         if value is None:
             continue
         if column.endswith("effective_rank") and value < 2:
@@ -224,7 +222,7 @@ def _unit(sampling: Mapping[str, Any]) -> str:
 
 def measures_table(log: pd.DataFrame) -> Table:
     """Where every validation measure started, how far it went and where it is."""
-    measured = _part(log, "validation")
+    measured = part(log, "validation")
     rows = []
     for column in [c for c in measured if c not in {"time", "step", "epoch", "split", "signal"}]:
         values = pd.to_numeric(measured[column], errors="coerce").dropna()
@@ -287,68 +285,6 @@ def readable(name: str, value: Any) -> str:
     if name == "shape" and isinstance(value, list):
         return " × ".join(map(str, value))
     return value if isinstance(value, str) else json.dumps(value)
-
-
-# --- figures ----------------------------------------------------------------------------------------------------------
-
-
-def run_figures(log: pd.DataFrame, best: int | None) -> list[Figure]:
-    """Loss and terms, collapse measures, online scores, learning rate, speed: those that were logged."""
-    terms = [c for c in log if c not in BOOKKEEPING and not c.endswith(MONITORS) and c != "loss"]
-    # an objective with a single loss repeats the total
-    total = _curve(log, "train", "loss")
-    terms = [t for t in terms if total is None or not _same(total, _curve(log, "train", t))]
-    found = []
-    for column in ["loss", *sorted(terms)]:
-        series = {part: _curve(log, part, column) for part in ("train", "validation")}
-        title = "Loss" if column == "loss" else column.replace("/", ": ").replace("_", " ")
-        found.append((title, series, "total loss" if column == "loss" else column.rpartition("/")[2].replace("_", " "), ""))
-    for suffix, caption in (
-        ("effective_rank", "How many directions the embeddings use; near 1 they have collapsed."),
-        ("uniformity", "0 when all samples sit at one place, about −4 when spread evenly."),
-        ("alignment", "Mean squared distance of true pairs; 2 for unrelated ones, 0 at best."),
-    ):
-        series = {c.rpartition("/")[0] or suffix: _curve(log, "validation", c) for c in log if c.endswith(suffix)}
-        found.append((suffix.replace("_", " ").capitalize(), series, suffix.replace("_", " "), caption))
-    scores = {"cross-modal retrieval, top 1": _curve(log, "validation", "retrieval"), "kNN": _curve(log, "validation", "knn")}
-    found.append(("Online scores", scores, "score", "On validation subjects; kNN: balanced accuracy."))
-    found.append(("Learning rate", {"learning rate": _curve(log, "train", "lr")}, "learning rate", ""))
-    speed = {"samples/s": _curve(log, "train", "samples_per_s")}
-    found.append(("Throughput", speed, "samples/s", "Mean since the start or the last resume."))
-    pages = []
-    for title, series, ylabel, caption in found:
-        kept = {name: curve for name, curve in series.items() if curve is not None}
-        if kept:
-            mark = best if title == "Loss" else None
-            pages.append(Figure(title, figures.curves(kept, ylabel, best=mark), caption))
-    return pages
-
-
-def _part(log: pd.DataFrame, part: str) -> pd.DataFrame:
-    return log[log["split"] == part].dropna(axis="columns", how="all") if "split" in log else log.iloc[:0]
-
-
-def _curve(log: pd.DataFrame, part: str, column: str) -> figures.Curve | None:
-    rows = _part(log, part)
-    if column not in rows:
-        return None
-    y = pd.to_numeric(rows[column], errors="coerce").to_numpy(np.float64)
-    x = rows["step"].to_numpy(np.float64)
-    finite = np.isfinite(y)
-    return (x[finite], y[finite]) if finite.any() else None
-
-
-def _same(a: figures.Curve, b: figures.Curve | None) -> bool:
-    return b is not None and len(a[1]) == len(b[1]) and bool(np.allclose(a[1], b[1], rtol=1e-6))
-
-
-def _last(log: pd.DataFrame, column: str) -> float | None:
-    values = (
-        pd.to_numeric(log[column], errors="coerce").dropna()
-        if column in log and column not in {"split"}
-        else pd.Series(dtype=float)
-    )
-    return float(values.iloc[-1]) if len(values) else None
 
 
 def _without_places(config: Mapping[str, Any]) -> dict[str, Any]:

@@ -24,10 +24,22 @@ LATEX = {
 }  # fmt: skip
 
 
-def write_report(path: Path, out: Path | None) -> Path:
-    """See `ssl4neuro.report.report`."""
+def write_report(path: str | Path, out: str | Path | None = None) -> Path:
+    """Write the page, and its tables as CSV and LaTeX beside it.
+
+    Args:
+        path: run folder (`pretrain`), finished or not, or results folder (`probe`).
+        out: HTML file; `report.html` in the folder by default. An older report is replaced.
+
+    Returns:
+        The HTML file.
+
+    Raises:
+        UserError: not a run or results folder, a damaged file in it, or `out` cannot be written.
+    """
+    path = Path(path)
     page = _page(path)
-    out = path / "report.html" if out is None else out
+    out = path / "report.html" if out is None else Path(out)
     if out.is_dir():
         raise UserError(f"{out}: is a folder; name an HTML file, e.g. {out / 'report.html'}")
     files = {}

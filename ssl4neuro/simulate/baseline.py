@@ -23,7 +23,9 @@ def coarse(brain: Brain, maps: Float[np.ndarray, "maps voxels"], size: float = 8
     grid = np.pad(grid, [(0, 0)] + [(0, -n % step) for n in grid.shape[1:]])
     x, y, z = (n // step for n in grid.shape[1:])
     means = grid.reshape(len(maps), x, step, y, step, z, step).mean(axis=(2, 4, 6)).reshape(len(maps), -1)
-    inside = np.pad(brain.mask, [(0, -n % step) for n in brain.mask.shape]).reshape(x, step, y, step, z, step).any(axis=(1, 3, 5))
+    inside = (
+        np.pad(brain.mask, [(0, -n % step) for n in brain.mask.shape]).reshape(x, step, y, step, z, step).any(axis=(1, 3, 5))
+    )
     return means[:, inside.ravel()]
 
 

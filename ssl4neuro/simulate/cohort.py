@@ -23,8 +23,9 @@ class MapModel:
     """How maps differ, in units of a node's peak. `noise` is what calibrates the oracle; see `oracle.py`."""
 
     change: float = 0.20  # amplitude of the affected node after the operation, relative
-    change_sd: float = 0.05  # over subject x network, cut to 0.10-0.30
-    narrowing: float = 0.08  # width of the affected node after the operation, relative decrease
+    change_sd: float = 0.04  # over subject x network, cut to 0.10-0.30
+    widening: float = 0.04  # width of the affected node after the operation, relative
+    drift: float = 0.30  # sd of a session's place on the effect's axis, all networks alike; the operation moves it by 1
     shift: float = 2.0  # mm, sd of a subject's displacement of a network along each axis
     node: float = 0.10  # sd of a subject's gain of each node
     texture: float = 0.15  # sd of a subject's smooth multiplicative field
@@ -109,7 +110,8 @@ class SimulatedScan:
     sign: Int[np.ndarray, "components"]  # +1 or -1, of map and course together
     maps: Float[np.ndarray, "components voxels"]
     courses: Float[np.ndarray, "components time"]
-    change: Float[np.ndarray, "components"]  # true relative amplitude change of the affected node, 0 before the operation
+    latent: float  # the session's place on the effect's axis: `effect` after the operation, 0 before, and drift
+    change: Float[np.ndarray, "components"]  # true relative amplitude change of the affected node
     slope: Float[np.ndarray, "components"]  # true spectral slope
 
 
@@ -190,7 +192,7 @@ class SimulatedCohort:
 
     def _after(self, name: str) -> Float[np.ndarray, "voxels"]:
         effect = self.settings.effect
-        return network_map(self.xyz, name, change=effect * self.model.change, narrowing=effect * self.model.narrowing)
+        return network_map(self.xyz, name, change=effect * self.model.change, widening=effect * self.model.widening)
 
     def _nuisance(self, rng: np.random.Generator, person: Person, post: bool) -> Nuisance:
         """Draws are the same with and without confounding; only what is made of them differs."""
@@ -210,8 +212,9 @@ class SimulatedCohort:
     def _scan(self, person: Person, index: int, number: int, session: str, state: str) -> SimulatedScan:
         s, rng, post = self.settings, self._stream(SESSION, index, number), state == "post"
         nuisance = self._nuisance(rng, person, post)
-        change = s.effect * person.change * post
-        signal = self._signal(person, change, post)
+        latent = float(s.effect * post + self.model.drift * rng.standard_normal())
+        change = latent * person.change
+        signal = self._signal(person, change, latent * self.model.widening)
         artefact = self.model.site * self.site_maps[person.site] + self.model.motion * nuisance.mean_fd / 0.15 * self.rim
         maps = self._components(rng, signal) + np.repeat(person.field, s.components, axis=0) + artefact
         model, count = s.courses, len(self.names)
@@ -232,14 +235,16 @@ class SimulatedCohort:
             sign=sign,
             maps=(sign[:, None] * nuisance.gain * maps[order] / self.model.noise).astype(np.float32),
             courses=(sign[:, None] * courses.reshape(len(maps), -1)[order]).astype(np.float32),
+            latent=latent,
             change=change[network],
             slope=slopes[network],
         )
 
-    def _signal(self, person: Person, change: Float[np.ndarray, "networks"], post: bool) -> Float[np.ndarray, "networks voxels"]:
-        narrowing = self.settings.effect * self.model.narrowing * post
+    def _signal(
+        self, person: Person, change: Float[np.ndarray, "networks"], widening: float
+    ) -> Float[np.ndarray, "networks voxels"]:
         own = [
-            network_map(self.xyz, name, person.gain[k], person.shift[k], float(change[k]), narrowing)
+            network_map(self.xyz, name, person.gain[k], person.shift[k], float(change[k]), widening)
             for k, name in enumerate(self.names)
         ]
         return np.stack(own) * (1 + person.texture)

@@ -69,7 +69,7 @@ def network_map(
     gain: Float[np.ndarray, "nodes"] | None = None,
     shift: Float[np.ndarray, "3"] | None = None,
     change: float = 0.0,
-    narrowing: float = 0.0,
+    widening: float = 0.0,
     blur: float = 0.0,
 ) -> Float[np.ndarray, "voxels"]:
     """A network's map: the sum of its nodes, 1 at the peak of a node of amplitude 1.
@@ -80,7 +80,7 @@ def network_map(
         gain: factor of each node's amplitude (individual anatomy); further entries are ignored.
         shift: displacement of the whole network, mm.
         change: relative change of the first node's amplitude (the state).
-        narrowing: relative decrease of the first node's width (the state).
+        widening: relative change of the first node's width (the state).
         blur: sd of random shifts along each axis, mm: the mean map of many people, whose networks do not lie at one place.
     """
     nodes = NETWORKS[network]
@@ -88,7 +88,7 @@ def network_map(
     for k, node in enumerate(nodes):
         centre = np.array([node.x, node.y, node.z]) + (0.0 if shift is None else shift)
         amplitude = node.amplitude * (1.0 if gain is None else gain[k]) * (1.0 + change if k == 0 else 1.0)
-        sigma = node.sigma * (1.0 - narrowing if k == 0 else 1.0)
+        sigma = node.sigma * (1.0 + widening if k == 0 else 1.0)
         blurred = np.sqrt(sigma**2 + blur**2)
         amplitude, sigma = amplitude * (sigma / blurred) ** 3, blurred
         total += amplitude * np.exp(-((xyz - centre) ** 2).sum(axis=1) / (2 * sigma**2))

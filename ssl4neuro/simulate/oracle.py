@@ -67,7 +67,8 @@ class Evidence:
 
     map: Float[np.ndarray, "networks"]
     course: Float[np.ndarray, "networks"]
-    course_session: float  # the networks' slopes together: their common spread over subjects is taken into account
+    map_session: float  # the networks together: their common drift is taken into account
+    course_session: float  # the same for the slopes and their common spread over subjects
 
     @property
     def cell(self) -> Float[np.ndarray, "networks"]:
@@ -75,7 +76,7 @@ class Evidence:
 
     @property
     def session(self) -> float:
-        return float(self.map.sum() + self.course_session)
+        return self.map_session + self.course_session
 
 
 class Oracle:
@@ -86,7 +87,7 @@ class Oracle:
         model, effect = cohort.model, cohort.settings.effect or 1.0
         blurred = {"blur": model.shift}
         self.before = np.stack([network_map(cohort.xyz, name, **blurred) for name in self.names])
-        changed = {"change": effect * model.change, "narrowing": effect * model.narrowing}
+        changed = {"change": effect * model.change, "widening": effect * model.widening}
         self.delta = np.stack([network_map(cohort.xyz, name, **blurred, **changed) for name in self.names]) - self.before
         self.sites = model.site * np.stack(cohort.site_maps)
         self.middle = self.before + self.delta / 2 + self.sites.mean(axis=0)
@@ -104,7 +105,7 @@ class Oracle:
         shifts = [m.shift * (network_map(cohort.xyz, name, shift=np.eye(3)[j]) - base) for j in range(3)]
         # mean_fd is lognormal; its sd relative to the median of 0.15 mm is about 0.4 x the motion setting.
         motion = [m.motion * 0.42 * cohort.settings.motion / 0.15 * cohort.rim]
-        spread = [0.5 * m.change_sd / m.change * self.delta[k]]
+        spread = [np.sqrt(0.5) * m.change_sd / m.change * self.delta[k]]  # of treated sessions only, hence half the variance
         sites = list((self.sites - self.sites.mean(axis=0)) / np.sqrt(len(self.sites)))
         return np.stack(gains + shifts + motion + spread + sites)
 
@@ -135,7 +136,7 @@ class Oracle:
         s, c = self.cohort.settings, self.cohort.settings.courses
         errors = np.array([slope_error(t, s.tr) for t in range(250, 601, 25)])
         spread = c.subject**2 + (c.network**2 + c.session**2 + errors**2) / len(self.names)
-        power = self.power.sum() + np.mean(self.slope_difference**2 / spread)
+        power = self.power.sum() / self._drift(self.power.sum()) + np.mean(self.slope_difference**2 / spread)
         return float(norm.cdf(np.sqrt(power / 2)))
 
     def evidence(self, scan: SimulatedScan) -> Evidence:
@@ -152,7 +153,16 @@ class Oracle:
         error = slope_error(scan.courses.shape[1], scan.tr) ** 2 / (1 if s.components == 1 else 1 + (s.components - 1) * 0.5)
         own = course_model.network**2 + course_model.session**2 + error
         together = self.slope_difference * slope.mean() / (course_model.subject**2 + own / len(slope))
-        return Evidence(maps, self.slope_difference * slope / (course_model.subject**2 + own), float(together))
+        return Evidence(
+            map=maps / self._drift(self.power),
+            course=self.slope_difference * slope / (course_model.subject**2 + own),
+            map_session=float(maps.sum() / self._drift(self.power.sum())),
+            course_session=float(together),
+        )
+
+    def _drift(self, power):
+        """By how much the drift along the effect's axis devalues evidence of the squared d' `power`."""
+        return 1 + (self.cohort.model.drift / (self.cohort.settings.effect or 1.0)) ** 2 * power
 
     def scale(self, k: int) -> float:
         """Expected in-mask sd of a map of network `k`, in units of a node's peak."""

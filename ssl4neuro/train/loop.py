@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import torch
 from accelerate import Accelerator
@@ -30,6 +30,9 @@ from ssl4neuro.train.monitors import MonitorConfig
 from ssl4neuro.train.optimiser import OptimiserConfig, build_optimiser, rate_at, set_rate
 from ssl4neuro.train.run import Run
 from ssl4neuro.types import Batch
+
+
+ALARMS_FROM = 0.2  # share of the training after which a collapse is one
 
 
 @dataclass(frozen=True)
@@ -54,6 +57,7 @@ class LoopConfig:
             raise ValueError("loop.ema is a decay between 0 and 1, e.g. 0.999")
 
 
+@runtime_checkable
 class Task(Protocol):
     """What is trained: a model whose forward returns `loss` and terms, its batches, and a validation."""
 
@@ -252,7 +256,7 @@ class Loop:
             if self.ema is not None:
                 self.ema.update_parameters(self.bare)
         self.done.batch += 1
-        return {name: float(value) for name, value in terms.items()}
+        return {name: float(value.detach()) for name, value in terms.items()}
 
     @contextmanager
     def _readable_failure(self, raw: Batch) -> Iterator[None]:
@@ -295,8 +299,8 @@ class Loop:
         self.run.log(step=self.step, epoch=epoch - 1, split="validation", **measures)
         if self.config.trackers:
             self.accelerator.log({f"validation/{k}": v for k, v in measures.items()}, step=self.step)
-        for alarm in self.task.alarms(measures):
-            self._alarm(alarm)
+        if self.done.batch >= ALARMS_FROM * self.total:  # an untrained network looks collapsed
+            self._raise_alarms(self.task.alarms(measures))
         signal_value = measures.get("signal")
         if signal_value is None:
             return False
@@ -307,11 +311,13 @@ class Loop:
         self.done.stopped = self.monitor.patience is not None and self.done.stale >= self.monitor.patience
         return False
 
-    def _alarm(self, sentence: str) -> None:
-        name = sentence.split(":")[0]
-        if all(not old.startswith(f"{name}:") for old in self.alarms):
-            self.accelerator.print(f"warning: {sentence}")
-        self.alarms = [old for old in self.alarms if not old.startswith(f"{name}:")] + [sentence]
+    def _raise_alarms(self, alarms: list[str]) -> None:
+        """Print those that are new; what has recovered is no alarm any more."""
+        known = {alarm.split(":")[0] for alarm in self.alarms}
+        for alarm in alarms:
+            if alarm.split(":")[0] not in known:
+                self.accelerator.print(f"warning: {alarm}")
+        self.alarms = alarms
 
     def _save(self, best: bool) -> None:
         weights = checkpoint.state_of(self.accelerator, self.model)

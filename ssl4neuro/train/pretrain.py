@@ -18,6 +18,7 @@ from ssl4neuro.data.plan import Plan, SamplingConfig, share_of
 from ssl4neuro.data.splits import Split, SplitConfig, crossfit_splits, split_subjects
 from ssl4neuro.data.views import Views, to_device
 from ssl4neuro.errors import UserError
+from ssl4neuro.geometry import pack_mask
 from ssl4neuro.manifest import Manifest
 from ssl4neuro.model import FusionConfig, ModalityConfig, Model, ModelConfig
 from ssl4neuro.registry import Component, build
@@ -222,7 +223,11 @@ def _changes(old: Any, new: Any, path: str = "") -> Iterator[tuple[str, Any, Any
 
 
 def _contract(cohort: Cohort, model: Model) -> dict[str, Any]:
-    return {m: cohort.info["contract"][m] for m in model.modalities if m in cohort.info["contract"]}
+    """The cohort's own, for the modalities the model sees, with the mask itself, so that another one can be cut to it."""
+    found = {m: dict(cohort.info["contract"][m]) for m in model.modalities if m in cohort.info["contract"]}
+    if "map" in found and cohort.mask is not None:
+        found["map"]["mask"] = pack_mask(cohort.mask)
+    return found
 
 
 def _manifest(cohort: Cohort, split: Split) -> Manifest:

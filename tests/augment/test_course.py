@@ -36,7 +36,8 @@ def test_presets_are_built_from_the_table():
 def test_neutral_options_are_the_identity():
     x, valid = batch([100, 80])
     out, mask = CourseAugment(**OFF)(x, valid, keyed(2))
-    assert torch.equal(out, x) and torch.equal(mask, valid)
+    assert torch.equal(out, x)
+    assert torch.equal(mask, valid)
 
 
 def test_replay_and_key():
@@ -45,9 +46,11 @@ def test_replay_and_key():
     params = augment.draw(keyed(3), x, valid)
     first = augment.apply(x, valid, params, rate)
     again = augment(x, valid, keyed(3), None, rate)
-    assert torch.equal(first[0], again[0]) and torch.equal(first[1], again[1])
+    assert torch.equal(first[0], again[0])
+    assert torch.equal(first[1], again[1])
     assert not torch.equal(first[0], augment(x, valid, keyed(3, view=1), None, rate)[0])
-    assert first[0].isfinite().all() and (first[0][~first[1]] == 0).all()
+    assert first[0].isfinite().all()
+    assert (first[0][~first[1]] == 0).all()
 
 
 def test_crop_length_bound_and_content():
@@ -55,13 +58,19 @@ def test_crop_length_bound_and_content():
     augment = CourseAugment(**{**OFF, "crop_min": 0.6})
     out, mask = augment(x, valid, keyed(320))
     length = mask.sum(1)
-    assert length[:300].min() >= 90 and length[:300].max() <= 150 and length[:300].unique().numel() > 30
-    assert length[300:].min() >= 32 and length[300:].max() <= 40
+    assert length[:300].min() >= 90
+    assert length[:300].max() <= 150
+    assert length[:300].unique().numel() > 30
+    assert length[300:].min() >= 32
+    assert length[300:].max() <= 40
     start = augment.draw(keyed(320), x, valid)["start"]
-    assert start.min() == 0 and (start + length <= valid.sum(1)).all() and start[:300].unique().numel() > 20
+    assert start.min() == 0
+    assert (start + length <= valid.sum(1)).all()
+    assert start[:300].unique().numel() > 20
     for i in (0, 7, 311):
         assert torch.equal(out[i, : length[i]], x[i, start[i] : start[i] + length[i]])
-        assert (out[i, length[i] :] == 0).all() and not mask[i, length[i] :].any()
+        assert (out[i, length[i] :] == 0).all()
+        assert not mask[i, length[i] :].any()
 
 
 def test_rows_of_a_scan_share_what_would_destroy_their_correlations():
@@ -70,8 +79,9 @@ def test_rows_of_a_scan_share_what_would_destroy_their_correlations():
     augment = CourseAugment()
     params = augment.draw(keyed(12), x, valid, group)
     for name in ("start", "length", "gap", "gap_length", "highpass", "lowpass"):
-        assert params[name][:6].unique().numel() == 1 and params[name][6:].unique().numel() == 1, name
-    assert params["scale"].unique().numel() == 12 and params["phase"][:, 3].unique().numel() == 12
+        assert [half.unique().numel() for half in params[name].split(6)] == [1, 1], name
+    assert params["scale"].unique().numel() == 12
+    assert params["phase"][:, 3].unique().numel() == 12
     assert any((params[name][0] != params[name][6]) for name in ("start", "length"))
     _, mask = augment(x, valid, keyed(12), group)
     assert (mask[:6] == mask[0]).all()
@@ -97,11 +107,15 @@ def test_halves_share_no_time_point_and_cover_the_scan():
     second, mask_2 = augment(x, valid, keyed(5, view=1), group)
     for i, n in enumerate(lengths):
         a, b = int(mask_1[i].sum()), int(mask_2[i].sum())
-        assert a + b == n and 0.38 < a / n < 0.62
+        assert a + b == n
+        assert 0.38 < a / n < 0.62
         assert torch.equal(torch.cat([first[i, :a], second[i, :b]]), x[i, :n])
-    assert torch.equal(mask_1[0], mask_1[1]) and torch.equal(mask_1[2], mask_1[3])
+    assert torch.equal(mask_1[0], mask_1[1])
+    assert torch.equal(mask_1[2], mask_1[3])
     both, mask = augment(x[:2], valid[:2], keyed(2).with_rows(torch.tensor([0, 0])).with_view(torch.tensor([0, 1])), group[:2])
-    assert torch.equal(both[0], first[0]) and torch.equal(both[1], second[1]) and torch.equal(mask[1], mask_2[1])
+    assert torch.equal(both[0], first[0])
+    assert torch.equal(both[1], second[1])
+    assert torch.equal(mask[1], mask_2[1])
 
 
 def test_gap_is_contiguous_and_bounded():
@@ -109,7 +123,9 @@ def test_gap_is_contiguous_and_bounded():
     out, mask = CourseAugment(**{**OFF, "mask_fraction": 0.15})(x, valid, keyed(2))
     for i, (n, gap) in enumerate([(100, 15), (60, 9)]):
         lost = (valid[i] & ~mask[i]).nonzero()[:, 0]
-        assert len(lost) == gap and lost[-1] - lost[0] == gap - 1 and lost[-1] < n
+        assert len(lost) == gap
+        assert lost[-1] - lost[0] == gap - 1
+        assert lost[-1] < n
     assert torch.equal(out, x * mask)
 
 
@@ -118,7 +134,8 @@ def test_scale_is_positive_and_bounded():
     out, _ = CourseAugment(**{**OFF, "scale_low": 0.8, "scale_high": 1.2})(x, valid, keyed(500))
     ratio = (out / x).median(1).values
     torch.testing.assert_close(out, ratio[:, None] * x, atol=1e-5, rtol=1e-4)
-    assert 0.8 <= ratio.min() < 0.82 and 1.18 < ratio.max() <= 1.2
+    assert 0.8 <= ratio.min() < 0.82
+    assert 1.18 < ratio.max() <= 1.2
 
 
 @pytest.mark.parametrize("length", [64, 97, 150])
@@ -159,7 +176,8 @@ def test_band_edges_are_in_hz():
     key = Keyed(0, 0, torch.tensor([3, 3]))
     params = augment.draw(key, x, None)
     low, high = float(params["highpass"][0]), float(params["lowpass"][0])
-    assert 0 <= low <= 0.02 and 0.1 <= high <= 0.25
+    assert 0 <= low <= 0.02
+    assert 0.1 <= high <= 0.25
     out, _ = augment(x, None, key, None, torch.tensor([2.0, 0.5]))
     for i, tr in enumerate((2.0, 0.5)):
         f = np.fft.rfftfreq(400, tr)
@@ -185,7 +203,8 @@ def test_independent_of_batch_and_padding():
         )
         width = min(time, 148)
         torch.testing.assert_close(out[:, :width], whole[order][:, :width], atol=2e-5, rtol=0)
-        assert torch.equal(mask_out[:, :width], mask[order][:, :width]) and not mask_out[:, width:].any()
+        assert torch.equal(mask_out[:, :width], mask[order][:, :width])
+        assert not mask_out[:, width:].any()
 
 
 @pytest.mark.parametrize("options", [{"crop_min": 0.0}, {"mask_fraction": 0.9}, {"scale_low": 1.5}, {"lowpass_hz": 0.4}])

@@ -63,7 +63,8 @@ def test_uniform_along_every_part_of_the_key(which):
     assert stats.kstest(values, "uniform").pvalue > 1e-3
     lagged = np.corrcoef(values[:-1], values[1:])[0, 1]
     assert abs(lagged) < 4 / np.sqrt(len(values))
-    assert values.min() >= 0 and values.max() < 1
+    assert values.min() >= 0
+    assert values.max() < 1
 
 
 def test_streams_of_neighbouring_keys_are_independent():
@@ -104,7 +105,8 @@ def test_normal_is_normal():
 def test_integers_and_bernoulli():
     draws = keyed(rows=700).integers("i", (10,), 3, 10)
     assert stats.chisquare(torch.bincount(draws.flatten() - 3, minlength=7).numpy()).pvalue > 1e-3
-    assert draws.min() == 3 and draws.max() == 9
+    assert draws.min() == 3
+    assert draws.max() == 9
     high = torch.arange(1, 701)
     assert (keyed(rows=700).integers("i", (), 0, high) < high).all()
     assert keyed(rows=5000).bernoulli("b", p=0.2).float().mean() == pytest.approx(0.2, abs=0.025)
@@ -129,7 +131,9 @@ def test_shared_rows_and_views():
     base = keyed(rows=6, view=1)
     groups = torch.tensor([4, 4, 4, 9, 9, 9])
     shared = base.with_rows(groups).uniform("crop")
-    assert shared[:3].unique().numel() == 1 and shared[3:].unique().numel() == 1 and shared[0] != shared[3]
+    assert shared[:3].unique().numel() == 1
+    assert shared[3:].unique().numel() == 1
+    assert shared[0] != shared[3]
     assert torch.equal(base.with_view(0).uniform("crop"), keyed(rows=6, view=0).uniform("crop"))
     per_row = base.with_view(torch.tensor([0, 1, 0, 1, 0, 1])).uniform("crop")
     assert torch.equal(per_row[1::2], base.uniform("crop")[1::2])

@@ -37,7 +37,8 @@ def test_presets_are_built_from_the_table():
 def test_zero_strength_is_the_identity(maps):
     x, valid = maps
     out, mask = VolumeAugment(**OFF)(x, valid, Keyed(0, 0, torch.arange(6)))
-    assert torch.equal(out, x) and torch.equal(mask, valid)
+    assert torch.equal(out, x)
+    assert torch.equal(mask, valid)
 
 
 def test_replay_and_key(maps):
@@ -83,7 +84,8 @@ def test_left_right_is_kept_by_default():
     left = out[:, 0, :8].sum((1, 2, 3)) > out[:, 0, 8:].sum((1, 2, 3))
     assert 70 < left.sum() < 130
     flipped, _ = VolumeAugment(**{**OFF, "flip_lr": True, "lr_axis": 0})(x, valid, Keyed(0, 0, torch.arange(200)))
-    assert torch.equal(flipped[~left], x[~left].flip(2)) and torch.equal(flipped[left], x[left])
+    assert torch.equal(flipped[~left], x[~left].flip(2))
+    assert torch.equal(flipped[left], x[left])
 
 
 def test_rotation_matrix_equals_scipy():
@@ -132,7 +134,9 @@ def test_angles_stay_within_the_bound_and_axes_cover_the_sphere():
     matrix = VolumeAugment(**{**OFF, "rotation_deg": 10.0}).draw(keyed, (16, 16, 16))["matrix"]
     cosine = (torch.diagonal(matrix, dim1=1, dim2=2).sum(1) - 1) / 2
     degrees = torch.rad2deg(torch.acos(cosine.clamp(-1, 1)))
-    assert degrees.max() <= 10.01 and degrees.max() > 9.8 and degrees.mean() == pytest.approx(5, abs=0.3)
+    assert degrees.max() <= 10.01
+    assert degrees.max() > 9.8
+    assert degrees.mean() == pytest.approx(5, abs=0.3)
     odd = matrix - matrix.transpose(1, 2)
     skew = torch.stack([odd[:, 2, 1], odd[:, 0, 2], odd[:, 1, 0]], 1)
     axes = torch.nn.functional.normalize(skew[degrees > 1], dim=1)
@@ -160,7 +164,7 @@ def test_noise_threshold_and_smoothing(maps):
     np.testing.assert_allclose(out[2, 0].numpy(), expected, atol=1e-5)
 
 
-@pytest.mark.parametrize("shape, side", [((46, 55, 46), 8), ((23, 27, 23), 4), ((17, 20, 17), 3)])
+@pytest.mark.parametrize(("shape", "side"), [((46, 55, 46), 8), ((23, 27, 23), 4), ((17, 20, 17), 3)])
 def test_cutout_is_one_cube_in_proportion_to_the_grid(shape, side):
     x = torch.ones(40, 1, *shape)
     out, _ = VolumeAugment(**{**OFF, "cutout": 8})(x, None, Keyed(0, 0, torch.arange(40)))

@@ -2,8 +2,8 @@
 
     python tests/benchmarks/bench_prepare.py [--data FOLDER] [--volumes 300]
 
-1. rest20 (20 real scans, 17×20×17×148, 53 maps): the whole `prepare ica` (hashing, dual regression, standardising, Arrow, fsync)
-   against `NiftiMapsMasker` for the courses and `NiftiMasker` + least squares for the maps.
+1. rest20 (20 real scans, 17×20×17×148, 53 maps): the whole `prepare ica` (hashing, dual regression, standardising, Arrow,
+   fsync) against `NiftiMapsMasker` for the courses and `NiftiMasker` + least squares for the maps.
 2. One synthetic scan of 61×73×61×300 with 53 maps, as .nii and .nii.gz: both regressions, no cohort.
 3. Memory: peak resident size of `prepare` for 5 and 20 of the scans.
 """
@@ -72,7 +72,7 @@ def rest20(root: Path) -> None:
             prepare_ica(Path(folder) / "c", bids=root, maps=files["neuromark53_maps"], mask=files["mask"])
 
     mine, _ = timed(whole)
-    theirs, _ = timed(reference, 1)
+    theirs, _ = timed(reference)
     print(
         f"rest20, {len(scans)} scans: prepare {mine:.2f} s, nilearn's maskers {theirs:.2f} s: {theirs / mine:.1f} times as fast"
     )
@@ -103,8 +103,8 @@ def large_scan(volumes: int) -> None:
             scan = f"{folder}/scan{ending}"
             nib.save(nib.Nifti1Image(data, affine), scan)
             mine, found = timed(lambda s=scan: ours(s, spatial, grid))
-            first, courses = timed(lambda s=scan: nilearn_courses(s, maps, mask), 1)
-            second, expected = timed(lambda s=scan, c=courses: nilearn_maps(s, mask, c), 1)  # type: ignore[arg-type]
+            first, courses = timed(lambda s=scan: nilearn_courses(s, maps, mask))
+            second, expected = timed(lambda s=scan, c=courses: nilearn_maps(s, mask, c))  # type: ignore[arg-type]
             pairs = zip(found[1], expected, strict=True)  # type: ignore[index, call-overload]
             agreement = min(np.corrcoef(a, b)[0, 1] for a, b in pairs)
             print(

@@ -133,7 +133,7 @@ def test_contract_and_statistics(cohort: Cohort) -> None:
 
 
 @pytest.mark.parametrize(
-    ("times", "tr", "trs"), [([2.0, 2.5], None, [2.0, 2.5]), ([np.nan, 2.0], None, [2.0]), ([np.nan] * 2, None, [])]
+    ("times", "tr", "trs"), [([2.0, 2.5], None, [2.0, 2.5]), ([np.nan, 2.0], None, [2.0, None]), ([np.nan] * 2, None, [None])]
 )
 def test_mixed_or_unknown_repetition_times(tmp_path: Path, times: list[float], tr: float | None, trs: list[float]) -> None:
     cohort = write_cohort(tmp_path / "c", (prepared(n, t) for n, t in enumerate(times)), parts())

@@ -426,3 +426,40 @@ def test_rest20(shared_data: Path, tmp_path: Path) -> None:
     similarity = np.corrcoef(first, second)[:20, 20:]
     hits = [similarity.argmax(axis=1) == np.arange(20), similarity.argmax(axis=0) == np.arange(20)]
     assert np.mean(hits) >= 0.95
+
+
+def make_melodic(root: Path) -> Path:
+    """Two subjects × two sessions of MELODIC output, components in another order and sign in every scan."""
+    for number, (subject, session) in enumerate([("01", "pre"), ("01", "post"), ("02", "pre"), ("02", "post")]):
+        rng = np.random.default_rng(number)
+        folder = root / f"sub-{subject}" / f"ses-{session}" / "rest.ica"
+        order, sign = rng.permutation(4), rng.choice([-1.0, 1.0], 4)
+        values = (maps()[..., order] + 0.2 * rng.standard_normal((*SHAPE, 4))) * sign * mask()[..., None]
+        save(folder / "melodic_IC.nii.gz", values.astype(np.float32))
+        np.savetxt(folder / "melodic_mix", rng.standard_normal((30 + number, 4)))
+        (folder / "order.txt").write_text(" ".join(map(str, order)))
+    return root
+
+
+def test_melodic_with_review(tmp_path: Path) -> None:
+    tree, melodic = make_tree(tmp_path / "tree"), make_melodic(tmp_path / "ica")
+    options = {"melodic": [melodic], "templates": tree / "maps.nii.gz", "mask": tree / "mask.nii.gz"}
+    cohort = prepare_ica(tmp_path / "out", **options, networks=tree / "networks.tsv")  # type: ignore[arg-type]
+    names = np.array(["motor", "vision", "language", "frontal"])
+    expected = []
+    for session in ("01/ses-post", "01/ses-pre", "02/ses-post", "02/ses-pre"):
+        order = (melodic / f"sub-{session}" / "rest.ica" / "order.txt").read_text().split()
+        expected += names[[int(i) for i in order]].tolist()
+    assert cohort.labels("network").tolist() == expected
+    values = cohort.fetch(np.arange(16), ("map",))["map"].astype(np.float64)
+    assert (stats.skew(values, axis=1) > 0).all()
+    # The review table survives an update that takes unchanged scans over, and comes back corrected.
+    np.savetxt(melodic / "sub-02" / "ses-pre" / "rest.ica" / "melodic_mix", np.random.default_rng(9).standard_normal((44, 4)))
+    before = (cohort.path / "assignment.tsv").read_text()
+    cohort = prepare_ica(tmp_path / "out", **options, networks=tree / "networks.tsv")  # type: ignore[arg-type]
+    assert cohort.index["length"].tolist()[-1] == 44
+    assert (cohort.path / "assignment.tsv").read_text() == before
+    review = tmp_path / "review.tsv"
+    review.write_text(before.replace("motor", "sensorimotor", 1))
+    corrected = prepare_ica(tmp_path / "corrected", **options, networks=tree / "networks.tsv", assignment=review)  # type: ignore[arg-type]
+    assert (corrected.labels("network") == "sensorimotor").sum() == 1

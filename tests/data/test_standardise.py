@@ -35,7 +35,7 @@ def test_maps_and_courses_are_z_values() -> None:
 def test_scale_offset_and_trend_do_not_matter(scale: float, offset: float, trend: float) -> None:
     plain, changed = rows(), rows()
     changed.courses = (changed.courses + offset + trend * np.arange(60)) * scale
-    changed.maps = changed.maps * scale + offset
+    changed.maps = (changed.maps + offset) * scale
     expected, found = finalise(plain, "a")[0], finalise(changed, "b")[0]
     assert np.allclose(found.courses, expected.courses, atol=1e-3)
     assert np.allclose(found.maps, expected.maps, atol=1e-3)

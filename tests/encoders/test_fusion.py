@@ -29,7 +29,8 @@ def test_a_missing_modality_does_not_reach_the_output(pooled):
     present = {"map": torch.ones(6, dtype=torch.bool), "course": torch.tensor([True, False, True, False, True, True])}
     out = model(pooled, present)
     other = {"map": pooled["map"], "course": torch.where(present["course"][:, None], pooled["course"], torch.nan)}
-    assert torch.equal(model(other, present), out) and out.isfinite().all()
+    assert torch.equal(model(other, present), out)
+    assert out.isfinite().all()
     assert torch.equal(out[present["course"]], model(pooled)[present["course"]])
     assert (out[1] - model(pooled)[1]).abs().max() > 1e-3
     nothing = {m: torch.zeros(6, dtype=torch.bool) for m in pooled}
@@ -51,7 +52,8 @@ def test_modality_dropout_rate_and_that_one_always_stays():
     assert lost_course.float().mean() == pytest.approx(0.3 * 0.7, abs=0.015)
     only = {"map": torch.ones(20_000, dtype=torch.bool), "course": torch.zeros(20_000, dtype=torch.bool)}
     model({"map": torch.zeros(20_000, 8), "course": torch.zeros(20_000, 5)}, only)
-    assert (seen["x"][:, 0] == 0).all() and (seen["x"][:, 8] == 20).all()
+    assert (seen["x"][:, 0] == 0).all()
+    assert (seen["x"][:, 8] == 20).all()
     model.eval()
     model({"map": torch.zeros(20_000, 8), "course": torch.zeros(20_000, 5)})
     assert (seen["x"] == 0).all()
@@ -63,7 +65,8 @@ def test_dropout_follows_the_seed(pooled):
     for seed in (0, 0, 1):
         torch.manual_seed(seed)
         outs.append(model(pooled))
-    assert torch.equal(outs[0], outs[1]) and not torch.equal(outs[0], outs[2])
+    assert torch.equal(outs[0], outs[1])
+    assert not torch.equal(outs[0], outs[2])
 
 
 def test_gradient_reaches_every_parameter(pooled):

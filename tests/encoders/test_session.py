@@ -27,9 +27,11 @@ def test_layout_round_trip():
     layout = set_layout(group, 3)
     rows = torch.arange(12.0).view(6, 2)
     padded = layout.pad(rows)
-    assert padded.shape == (3, 3, 2) and layout.member.sum(1).tolist() == [1, 2, 3]
+    assert padded.shape == (3, 3, 2)
+    assert layout.member.sum(1).tolist() == [1, 2, 3]
     assert torch.equal(layout.unpad(padded), rows)
-    assert torch.equal(padded[2], rows[[0, 2, 3]]) and torch.equal(padded[0, 1:], torch.zeros(2, 2))
+    assert torch.equal(padded[2], rows[[0, 2, 3]])
+    assert torch.equal(padded[0, 1:], torch.zeros(2, 2))
     with pytest.raises(ValueError, match="max_components=2"):
         set_layout(group, 2)
 
@@ -52,7 +54,8 @@ def test_an_absent_course_does_not_empty_the_intersection():
     rest = [0, 1, 3, 4]
     whole = torch.ones(1, 4, dtype=torch.bool)
     torch.testing.assert_close(z[rest][:, rest], connectivity(x[None, rest], valid[None, rest], whole)[0])
-    assert (z[2] == 0).all() and (z[:, 2] == 0).all()
+    assert (z[2] == 0).all()
+    assert (z[:, 2] == 0).all()
 
 
 def test_node_statistics_equal_numpy_without_the_padding():
@@ -61,7 +64,8 @@ def test_node_statistics_equal_numpy_without_the_padding():
     wide[:, :7, :7] = z
     member = torch.arange(9)[None] < 7
     features = node_statistics(wide, member)[0]
-    assert features.shape == (9, NODE_STATISTICS) and (features[7:] == 0).all()
+    assert features.shape == (9, NODE_STATISTICS)
+    assert (features[7:] == 0).all()
     matrix = z[0].double().numpy()
     for i in range(7):
         row = np.delete(matrix[i], i)
@@ -136,4 +140,5 @@ def test_readout_does_not_depend_on_the_order_of_components():
     order = torch.randperm(6)
     out = readout(features, x)
     torch.testing.assert_close(readout(features[order], x[order]), out, atol=1e-5, rtol=1e-5)
-    assert out.shape == (6, 16) and torch.equal(out, out[:1].expand(6, -1))
+    assert out.shape == (6, 16)
+    assert torch.equal(out, out[:1].expand(6, -1))

@@ -14,7 +14,7 @@ def powers(x, tr, valid=None):
     return band_power(x, valid, torch.full((len(x),), tr), EDGES)
 
 
-@pytest.mark.parametrize("tr, time", [(2.0, 300), (0.72, 1200), (1.0, 250)])
+@pytest.mark.parametrize(("tr", "time"), [(2.0, 300), (0.72, 1200), (1.0, 250)])
 def test_a_sine_lands_in_its_band_whatever_the_repetition_time(tr, time):
     frequency = torch.tensor([0.03, 0.08, 0.15, 0.22])
     x = torch.sin(2 * torch.pi * frequency[:, None] * torch.arange(time) * tr)
@@ -49,7 +49,8 @@ def test_equal_to_a_direct_sum_over_the_periodogram():
 def test_bands_above_nyquist_are_marked():
     power, available = powers(torch.randn(2, 200), 3.0)
     assert (available == (EDGES[1:] <= 1 / 6)).all()
-    assert (power[~available] == 0).all() and 0 < available[0].sum() < 32
+    assert (power[~available] == 0).all()
+    assert 0 < available[0].sum() < 32
 
 
 def test_padding_and_scale_do_not_matter():
@@ -66,7 +67,8 @@ def test_unknown_repetition_time_gets_the_learned_vector():
     branch = SpectrumBranch(dim=16)
     x, valid = torch.randn(3, 100), torch.ones(3, 100, dtype=torch.bool)
     out = branch(x, valid, torch.tensor([2.0, torch.nan, 2.0]))
-    assert torch.equal(out[1], branch.unknown) and not torch.allclose(out[0], branch.unknown)
+    assert torch.equal(out[1], branch.unknown)
+    assert not torch.allclose(out[0], branch.unknown)
     assert torch.equal(branch(x, valid, None), branch.unknown.expand(3, -1))
     assert (branch.features(x, valid, torch.tensor([2.0, torch.nan, 2.0]))[1] == 0).all()
     assert torch.equal(branch(x, valid, torch.tensor([2.0, torch.nan, 2.0]))[0], branch(x, valid, torch.tensor([2.0] * 3))[0])

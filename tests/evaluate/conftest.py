@@ -23,7 +23,9 @@ def _scan(rng: np.random.Generator, subject: int, session: str, templates: np.nd
     courses = (courses - courses.mean(1, keepdims=True)) / courses.std(1, keepdims=True)
     maps = templates + 0.5 * rng.normal(size=templates.shape)
     nuisance = {"n_volumes": float(VOLUMES), "mean_fd": float(rng.uniform(0.1, 0.3)), "tsnr": 40.0 + subject}
-    return ScanRows(courses.astype(np.float32), 2.0, np.arange(1, len(NETWORKS) + 1), list(NETWORKS), maps.astype(np.float32), nuisance)
+    return ScanRows(
+        courses.astype(np.float32), 2.0, np.arange(1, len(NETWORKS) + 1), list(NETWORKS), maps.astype(np.float32), nuisance
+    )
 
 
 def build(folder: Path, seen: int = 4) -> SimpleNamespace:
@@ -54,7 +56,9 @@ def build(folder: Path, seen: int = 4) -> SimpleNamespace:
     samples.insert(0, "row", np.arange(len(index)))
     old = {f"sub-{i:02d}" for i in range(seen)}
     samples["seen"] = samples["subject"].isin(old)
-    table = samples.groupby(["subject", "session", "run"], sort=False).agg(site=("site", "first"), seen=("seen", "first"), rows=("row", "size"))
+    table = samples.groupby(["subject", "session", "run"], sort=False).agg(
+        site=("site", "first"), seen=("seen", "first"), rows=("row", "size")
+    )
     table = table.reset_index()
     state = np.where(table["session"] == "ses-post", 1.0, -1.0)
     vectors = rng.normal(size=(len(table), 8)).astype(np.float32)
@@ -64,7 +68,12 @@ def build(folder: Path, seen: int = 4) -> SimpleNamespace:
     shared = rng.normal(size=(len(samples), 4)).astype(np.float32)
     near = shared + 0.1 * rng.normal(size=shared.shape).astype(np.float32)
     columns = {"map": own, "joint": own[:, ::-1].copy(), "map_projected": shared, "course_projected": near}
-    scan_columns = {"map": vectors, "joint": vectors[:, ::-1].copy(), "map_projected": vectors[:, :4], "course_projected": vectors[:, :4]}
+    scan_columns = {
+        "map": vectors,
+        "joint": vectors[:, ::-1].copy(),
+        "map_projected": vectors[:, :4],
+        "course_projected": vectors[:, :4],
+    }
     info = {"name": "tiny", "cohort": str(cohort.path), "run": "run", "checkpoint_sha256": "0" * 64}
     labels = {n: cohort.path / n for n in ("participants.tsv", "sessions.tsv")}
     path = write_embeddings(folder / "embeddings", info, samples, table, columns, scan_columns, labels)

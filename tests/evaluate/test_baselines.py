@@ -60,7 +60,9 @@ def test_unit_features_equal_the_plain_loop(tiny: SimpleNamespace, unit: str) ->
 def test_scans_with_other_components_are_compared_by_network(tiny: SimpleNamespace) -> None:
     _, units = _units(tiny, "session")
     fewer = [units[0][:-1], *units[1:]]  # the first scan lacks one VIS component
-    index = tiny.cohort.index.assign(component=np.where(tiny.cohort.index["group_code"] == 0, 1, tiny.cohort.index["component"]))
+    index = tiny.cohort.index.assign(
+        component=np.where(tiny.cohort.index["group_code"] == 0, 1, tiny.cohort.index["component"])
+    )
     parts = connectivity.layout(index, fewer)
     assert parts is not None
     assert parts.by == "network"
@@ -75,7 +77,7 @@ def test_gram_pca_is_pca_fitted_on_the_training_rows() -> None:
     rng = np.random.default_rng(0)
     x = rng.normal(size=(30, 200)) * np.linspace(3, 0.1, 200) + 5
     train, test = np.arange(20), np.arange(20, 30)
-    left, right = GramPCA((x @ x.T)).fold(train, test)
+    left, right = GramPCA(x @ x.T).fold(train, test)
     reference = PCA(19, svd_solver="full").fit(x[train])
     for got, expected in ((left, reference.transform(x[train])), (right, reference.transform(x[test]))):
         signs = np.sign((left * reference.transform(x[train])).sum(0))

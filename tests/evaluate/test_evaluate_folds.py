@@ -10,8 +10,12 @@ from ssl4neuro.evaluate.folds import firewall, inner_folds, site_folds, subject_
 
 
 @settings(max_examples=60, deadline=None)
-@given(st.lists(st.integers(0, 15), min_size=2, max_size=60), st.integers(2, 8), st.integers(0, 99), st.sets(st.integers(0, 15)))
-def test_every_testable_row_is_tested_once_and_no_subject_is_on_both_sides(rows: list[int], folds: int, seed: int, old: set[int]) -> None:
+@given(
+    st.lists(st.integers(0, 15), min_size=2, max_size=60), st.integers(2, 8), st.integers(0, 99), st.sets(st.integers(0, 15))
+)
+def test_every_testable_row_is_tested_once_and_no_subject_is_on_both_sides(
+    rows: list[int], folds: int, seed: int, old: set[int]
+) -> None:
     subjects = np.array(rows)
     testable = ~np.isin(subjects, list(old))
     if len(np.unique(subjects[testable])) < 2:

@@ -129,17 +129,17 @@ def _null_trial(design: str, seed: int, folds: int, probe: str = "linear") -> tu
 
 @pytest.mark.parametrize(("design", "folds", "probe"), [("between", 3, "linear"), ("within", 3, "knn")])
 def test_false_positives_stay_at_the_nominal_level(design: str, folds: int, probe: str) -> None:
-    trials = 100  # thousands in benchmarks/bench_probe_null.py
+    trials = 60  # thousands in benchmarks/bench_probe_null.py
     values, ps = np.array([_null_trial(design, seed, folds, probe) for seed in range(trials)]).T
     assert (ps <= 0.05).sum() <= stats.binom.ppf(0.999, trials, 0.05)
-    assert ps.mean() == pytest.approx(0.5, abs=0.13)
-    assert values.mean() == pytest.approx(0.5, abs=0.07)
+    assert ps.mean() == pytest.approx(0.5, abs=0.15)
+    assert values.mean() == pytest.approx(0.5, abs=0.08)
 
 
 def test_leave_one_subject_out_has_no_downward_bias() -> None:
     """With an intercept in the pooled score the mean AUC of null data falls far below 0.5; ours does not."""
     values, naive = [], []
-    for seed in range(30):
+    for seed in range(24):
         rng = np.random.default_rng([seed, 5])
         x, y = rng.normal(size=(12, 4)).astype(np.float32), rng.permutation(np.arange(12) % 2)
         result = probe_arrays({"x": x}, y, np.arange(12), folds=12, permutations=0, bootstrap=0, seed=seed)
@@ -150,7 +150,7 @@ def test_leave_one_subject_out_has_no_downward_bias() -> None:
         raw = 0.05 * score["score 1"].to_numpy() + prior[lines]  # a strongly penalised fit is the prior and little else
         naive.append(macro_auc(Held(y[lines].astype(float), raw[:, None], y[lines]), np.ones((1, 12)))[0])
     assert np.mean(naive) < 0.35
-    assert np.mean(values) == pytest.approx(0.5, abs=0.11)
+    assert np.mean(values) == pytest.approx(0.5, abs=0.12)
 
 
 def test_power_a_real_effect_is_found() -> None:

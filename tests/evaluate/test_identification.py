@@ -40,7 +40,10 @@ def test_perfect_and_meaningless_vectors() -> None:
     assert perfect.accuracy == 1
     assert perfect.ci_low == pytest.approx(0.025 ** (1 / 12))
     assert perfect.p == pytest.approx(1 / 200)
-    ps = [identify(rng.normal(size=(12, 9)), rng.normal(size=(12, 9)), subjects, bootstrap=0, permutations=99).p for _ in range(60)]
+    ps = [
+        identify(rng.normal(size=(12, 9)), rng.normal(size=(12, 9)), subjects, bootstrap=0, permutations=99).p
+        for _ in range(60)
+    ]
     assert np.mean(np.array(ps) <= 0.05) <= 0.15
     flat = identify(np.ones((12, 5)), np.ones((12, 5)), subjects, bootstrap=0, permutations=9)
     assert flat.accuracy == pytest.approx(1 / 12)  # a collapsed embedding identifies by accident

@@ -155,7 +155,7 @@ def test_missing_labels_and_rare_classes_are_counted() -> None:
 
 @pytest.mark.parametrize("name", ["linear", "knn"])
 def test_a_test_row_changes_no_other_prediction_of_its_fold(name: str) -> None:
-    """Scaling, penalty and weights of a fold come from its training rows: an outlier in the test fold moves only itself there."""
+    """Scaling, penalty and weights of a fold come from its training rows: an outlier in it moves only itself."""
     x, y, subjects = _arrays()
     options = {"folds": 3, "permutations": 0, "bootstrap": 0, "probe": name}
     before = probe_arrays({"x": x}, y, subjects, **options).predictions.query("model == 'x'").reset_index(drop=True)
@@ -174,9 +174,9 @@ def test_a_duplicated_subject_gains_nothing() -> None:
     x, y = rng.normal(size=(30, 6)).astype(np.float32), np.arange(30) % 2
     twice = np.repeat(np.arange(30), 2)
     result = probe_arrays({"x": x[twice]}, y[twice], twice, probe="knn", permutations=99, bootstrap=50)
-    assert result.row("x").p > 0.01
+    assert result.row("x").value < 0.7
     leaky = probe_arrays({"x": x[twice]}, y[twice], np.arange(60), probe="knn", permutations=0, bootstrap=0)
-    assert leaky.row("x").value > 0.9  # the same rows under other names: what grouping prevents
+    assert leaky.row("x").value > 0.8  # the same rows under other names: what grouping prevents
 
 
 def test_results_are_a_function_of_the_seed() -> None:
@@ -192,5 +192,6 @@ def test_seen_subjects_train_but_are_not_tested() -> None:
     seen = subjects < 9
     few = probe_arrays({"x": x}, y, subjects, seen=seen, folds=5, **FAST)
     assert few.row("x").n_subjects == 3
+    assert few.notes == ("only 3 subjects are tested: read the intervals as a rough guide",)
     assert few.predictions["fold"].nunique() == 3  # leave one subject out
     assert few.row("x").value > 0.9  # two subjects alone could not teach this

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from ssl4neuro.errors import UserError
-from ssl4neuro.report import report
+from ssl4neuro.report import write_report
 from ssl4neuro.report.page import duration, listed, number, plural
 
 CONFIG = {
@@ -117,7 +117,7 @@ def results(tmp_path_factory):
 
 
 def test_run_report(run):
-    out = report(run)
+    out = write_report(run)
     page = Page(out)
     assert out == run / "report.html"
     assert "The map and course encoders were pretrained without labels on 3 subjects." in page.text
@@ -157,14 +157,14 @@ def test_long_logs_stay_small_and_keep_their_mean():
 
 @pytest.mark.parametrize("kind", ["run", "results"])
 def test_self_contained(kind, run, results, tmp_path):
-    page = Page(report(run if kind == "run" else results[0], tmp_path / "page.html"))
+    page = Page(write_report(run if kind == "run" else results[0], tmp_path / "page.html"))
     assert not {"script", "link", "img", "iframe", "object"} & set(page.tags)
     assert all(link.startswith(("#", "data:")) for link in page.links)
     assert not re.search(r"(https?:)?//\w|@import|url\((?!#)", page.source)
 
 
 def test_no_subject_is_named_and_no_place_given_away(run):
-    report(run)
+    write_report(run)
     for file in run.glob("report*"):
         text = file.read_text()
         assert not re.search("alice|bob|carol|dave|erin|frank|hospital|secret", text), file
@@ -172,7 +172,7 @@ def test_no_subject_is_named_and_no_place_given_away(run):
 
 
 def test_same_folder_same_bytes(run, tmp_path):
-    pages = [report(run, tmp_path / f"{name}/page.html").read_bytes() for name in ("a", "b")]
+    pages = [write_report(run, tmp_path / f"{name}/page.html").read_bytes() for name in ("a", "b")]
     assert pages[0] == pages[1]
 
 
@@ -180,7 +180,7 @@ def test_interrupted_run(tmp_path):
     run = write_run(tmp_path / "run", finished=False, **{"map/effective_rank": 1.3, "map/uniformity": -0.01})
     with (run / "log.jsonl").open("a") as log:
         log.write('{"step": 210, "epo')
-    page = Page(report(run))
+    page = Page(write_report(run))
     assert "The run has not finished: its log ends after 200 steps" in page.text
     assert "continue it with --resume" in page.text
     assert "map: effective rank 1.3" in page.text
@@ -192,7 +192,7 @@ def test_log_alone_is_enough(tmp_path):
     (tmp_path / "log.jsonl").write_text(
         '{"step": 1, "split": "train", "loss": NaN}\n{"step": 2, "split": "train", "loss": 1.0}\n'
     )
-    page = Page(report(tmp_path))
+    page = Page(write_report(tmp_path))
     assert "No validation has been logged" in page.text
     assert "no checkpoint was saved" in page.text
     assert page.tags.count("svg") == 1
@@ -202,23 +202,23 @@ def test_config_alone_is_enough(tmp_path):
     (tmp_path / "config.yaml").write_text(
         "modalities: {map: {encoder: {name: x}}}\nobjectives: {a: {name: supcon, labels: [state]}}\n"
     )
-    assert "The map encoder was pretrained with the labels state" in Page(report(tmp_path)).text
+    assert "The map encoder was pretrained with the labels state" in Page(write_report(tmp_path)).text
 
 
 def test_slow_loading_is_pointed_out(tmp_path):
     run = write_run(tmp_path / "run")
     with (run / "log.jsonl").open("a") as log:
         log.write(json.dumps({"step": 200, "split": "train", "data_wait": 0.42}) + "\n")
-    assert "42% of the time went into waiting for data; raise loop.workers" in Page(report(run)).text
+    assert "42% of the time went into waiting for data; raise loop.workers" in Page(write_report(run)).text
 
 
 def test_healthy_run_says_so(tmp_path):
-    assert "No sign of collapse" in Page(report(write_run(tmp_path / "run", finished=False))).text
+    assert "No sign of collapse" in Page(write_report(write_run(tmp_path / "run", finished=False))).text
 
 
 def test_results_report(results, tmp_path):
     folder, found = results
-    page = Page(report(folder, tmp_path / "page.html"))
+    page = Page(write_report(folder, tmp_path / "page.html"))
     own, baseline = (next(r for r in found.rows if r.baseline is kind and r.metric == "AUC") for kind in (False, True))
     assert "Linear probe of state" in page.text
     assert f"reaches AUC {own.value:.3f} (95 % CI {own.ci_low:.3f} to {own.ci_high:.3f}; " in page.text
@@ -239,10 +239,10 @@ def test_stamp_is_shown(results, tmp_path):
     (copy / "results.json").write_text(
         json.dumps(record | {"stamp": "overlap: 3 of 12 test subjects were seen in pretraining"})
     )
-    page = Page(report(copy))
+    page = Page(write_report(copy))
     assert page.text.count("verlap: 3 of 12 test subjects were seen in pretraining") == 2  # on top and in the methods
     assert "No subject of a test fold was seen" not in page.text
-    assert "No subject of a test fold was seen" in Page(report(folder, tmp_path / "page.html")).text
+    assert "No subject of a test fold was seen" in Page(write_report(folder, tmp_path / "page.html")).text
 
 
 @pytest.mark.parametrize(
@@ -265,7 +265,7 @@ def test_plain_words_follow_the_intervals(tmp_path, own, baseline, sentence, met
     worse = row("fnc", 0.1, 0.05, 0.15) | {"name": "majority"}
     record = {"format": "ssl4neuro results", "version": 1, "target": "age", "probe": "linear", "task": "regression"}
     (tmp_path / "results.json").write_text(json.dumps(record | {"rows": [row("joint", *own), row("fnc", *baseline), worse]}))
-    page = Page(report(tmp_path))
+    page = Page(write_report(tmp_path))
     assert sentence in page.text
     assert "The best baseline, 'fnc'" in page.text
 
@@ -274,12 +274,12 @@ def test_missing_baselines_are_pointed_out(results, tmp_path):
     record = json.loads((results[0] / "results.json").read_text())
     record["rows"] = [row for row in record["rows"] if not row["baseline"]]
     (tmp_path / "results.json").write_text(json.dumps(record))
-    assert "No baseline stands beside these numbers" in Page(report(tmp_path)).text
+    assert "No baseline stands beside these numbers" in Page(write_report(tmp_path)).text
 
 
 def test_tables_beside_the_page(results, tmp_path):
     folder, found = results
-    report(folder, tmp_path / "page.html")
+    write_report(folder, tmp_path / "page.html")
     with (tmp_path / "page_results.csv").open(newline="") as stream:
         rows = list(csv.DictReader(stream))
     by_name = {(row["name"], row["metric"]): row for row in rows}
@@ -325,21 +325,21 @@ def test_bad_folders_in_one_line(tmp_path, files, message):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text(text)
     with pytest.raises(UserError, match=message) as error:
-        report(tmp_path)
+        write_report(tmp_path)
     assert "\n" not in str(error.value)
     assert not list(tmp_path.glob("report*"))
 
 
 def test_bad_places(run, tmp_path):
     with pytest.raises(UserError, match="no such folder"):
-        report(tmp_path / "nowhere")
+        write_report(tmp_path / "nowhere")
     with pytest.raises(UserError, match="is a folder; name an HTML file"):
-        report(run, tmp_path)
+        write_report(run, tmp_path)
 
 
 def test_stays_light(run):
     """The report must not wait for torch: it is read on machines that never train."""
-    code = f"import sys; from ssl4neuro.report import report; report({str(run)!r})"
+    code = f"import sys; from ssl4neuro.report import write_report; write_report({str(run)!r})"
     code += "; print(sorted({'torch', 'faiss', 'nilearn', 'sklearn'} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

@@ -19,7 +19,7 @@ def test_schedule(schedule: str) -> None:
         done = (step - 10) / 90
         expected = {"cosine": 1 + math.cos(math.pi * done), "linear": 2 * (1 - done), "constant": 2.0}[schedule]
         assert rates[step] == pytest.approx(expected, abs=2e-2)
-    assert all(a >= b for a, b in itertools.pairwise(rates))
+    assert all(a >= b for a, b in itertools.pairwise(rates[10:]))
 
 
 @pytest.mark.parametrize("name", ["adamw", "adam", "sgd", "lars"])

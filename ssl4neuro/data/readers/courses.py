@@ -278,7 +278,8 @@ def read_text(file: Path) -> Float[np.ndarray, "rows columns"]:
         table, numbers = table.iloc[1:], numbers.iloc[1:]
     bad = np.argwhere(numbers.isna().to_numpy() & ~table.isin(["n/a", "NaN", "nan", "NA"]).to_numpy())
     if len(bad) or numbers.empty:
-        where = f"row {bad[0][0] + 1}, column {bad[0][1] + 1}: '{table.iat[*bad[0]]}'" if len(bad) else "empty"
+        row, column = bad[0] if len(bad) else (0, 0)
+        where = f"row {row + 1}, column {column + 1}: '{table.iloc[row, column]!s}'" if len(bad) else "empty"
         raise UserError(f"{file}: not numbers only ({where}); one row per volume, one column per region, names in line 1")
     return numbers.to_numpy(dtype=np.float64)
 
