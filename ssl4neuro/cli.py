@@ -218,7 +218,7 @@ def simulate_ica(
     from ssl4neuro.simulate.ica import simulate_ica as simulate
 
     simulate(
-        out, subjects=subjects, design=design, resolution=resolution, effect=effect, sites=sites, confounded=confounded,
+        out, subjects=subjects, resolution=resolution, effect=effect, sites=sites, confounded=confounded,
         seed=seed,
     )  # fmt: skip
     return 0

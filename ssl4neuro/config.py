@@ -35,7 +35,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
     import yaml
 
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+        values = parse_yaml(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise UserError(f"{path}: no such recipe; `ssl4neuro recipes list` shows the shipped ones") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
@@ -46,6 +46,36 @@ def read_yaml(path: Path) -> dict[str, Any]:
     if not isinstance(values, dict):
         raise UserError(f"{path}: a recipe is a mapping of keys to values, not a {type(values).__name__}")
     return values
+
+
+def parse_yaml(text: str) -> Any:
+    """YAML with the truth values and numbers of version 1.2: `on` is a word, `1e-3` a number. Nothing in it can run code."""
+    import re
+
+    import yaml
+
+    class Loader(yaml.SafeLoader):
+        pass
+
+    kept = ("bool", "float")
+    Loader.yaml_implicit_resolvers = {
+        first: [(tag, pattern) for tag, pattern in resolvers if tag.rpartition(":")[2] not in kept]
+        for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
+    Loader.add_implicit_resolver("tag:yaml.org,2002:bool", _Whole(re.compile(r"true|True|TRUE|false|False|FALSE")), list("tTfF"))
+    number = re.compile(r"[-+]?(\.[0-9]+|[0-9]+\.[0-9]*|[0-9]+(?=[eE]))([eE][-+]?[0-9]+)?|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)")
+    Loader.add_implicit_resolver("tag:yaml.org,2002:float", _Whole(number), list("-+0123456789."))
+    return yaml.load(text, Loader)  # noqa: S506 (a SafeLoader)
+
+
+class _Whole:
+    """A pattern that has to match the whole word."""
+
+    def __init__(self, pattern: Any) -> None:
+        self.pattern = pattern
+
+    def match(self, text: str) -> Any:
+        return self.pattern.fullmatch(text)
 
 
 def merge_flags(values: dict[str, Any], flags: Sequence[str]) -> None:
@@ -61,7 +91,7 @@ def merge_flags(values: dict[str, Any], flags: Sequence[str]) -> None:
         if not equals:
             text = words.pop(0) if words and not words[0].startswith("--") else "true"
         try:
-            value = yaml.safe_load(text)
+            value = parse_yaml(text)
         except yaml.YAMLError as error:
             raise UserError(f"--{key}: cannot read the value '{text}'") from error
         target = values
@@ -146,20 +176,12 @@ def _component(value: Any, where: str) -> Component:
 def _leaf(hint: Any, value: Any, where: str) -> Any:
     from pydantic import TypeAdapter, ValidationError
 
-    if isinstance(value, str) and hint is float:  # YAML 1.1 reads 1e-3 as text
-        value = _number(value)
     try:
         return TypeAdapter(hint).validate_python(value)
     except ValidationError as error:
         problem = error.errors()[0]
         raise UserError(f"{where}: {problem['msg'][0].lower() + problem['msg'][1:]}, got {problem['input']!r}") from error
 
-
-def _number(text: str) -> Any:
-    try:
-        return float(text)
-    except ValueError:
-        return text
 
 
 def describe(cls: type, prefix: str = "--") -> list[str]:

@@ -1,5 +1,6 @@
 """Encoders, projectors and objectives in one `nn.Module`: `forward(batch)` returns the loss and its terms."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import torch
@@ -8,12 +9,13 @@ from torch import Tensor, nn
 
 from ssl4neuro.encoders import ENCODERS, PROJECTORS
 from ssl4neuro.encoders.fusion import Fusion
+from ssl4neuro.encoders.readout import SessionReadout
 from ssl4neuro.errors import UserError
 from ssl4neuro.objectives import OBJECTIVES
 from ssl4neuro.registry import Component, build, suggest
 from ssl4neuro.types import Batch, Encoding, Options
 
-JOINT = "joint"
+JOINT, COURSE = "joint", "course"
 
 
 @dataclass(frozen=True)
@@ -75,14 +77,14 @@ class Model(nn.Module):
         )
         self._check_needs()
         dims = {m: encoder.dim for m, encoder in self.encoders.items()}
-        rows = {m for m, level in self.needs if level == "row" and m != JOINT}
         self.fusion = Fusion(dims, config.fusion.dim, config.fusion.modality_dropout) if self._fused else None
-        self.projectors = nn.ModuleDict({m: self._projector(m, dims[m]) for m in dims if m in rows})
-        self.session_projectors = nn.ModuleDict({m: self._projector(m, dims[m]) for m in dims if (m, "session") in self.needs})
-        if self.fusion is not None:
-            projector = next(iter(config.modalities.values())).projector
-            joint = Component(projector.name, {**projector.options, "in_dim": config.fusion.dim})
-            self.projectors[JOINT] = build(PROJECTORS, joint, "fusion.projector")
+        reads_sessions = (JOINT, "session") in self.needs and COURSE in dims
+        self.session_readout = SessionReadout(config.fusion.dim, config.fusion.dim) if reads_sessions else None
+        dims = {**dims, JOINT: config.fusion.dim}
+        self.projectors = nn.ModuleDict({m: self._projector(m, d) for m, d in dims.items() if (m, "row") in self.needs})
+        self.session_projectors = nn.ModuleDict(
+            {m: self._projector(m, d) for m, d in dims.items() if (m, "session") in self.needs}
+        )
         self._memo: dict[tuple[str, str], Tensor | Encoding] = {}
 
     @property
@@ -98,6 +100,12 @@ class Model(nn.Module):
     def labels(self) -> tuple[str, ...]:
         """Label columns that the objectives look at; empty for label-free pretraining."""
         return tuple(sorted({c for objective in self.objectives.values() for c in getattr(objective, "label_columns", ())}))
+
+    def set_levels(self, names: Mapping[str, list[str]]) -> None:
+        """Tell objectives which label each code stands for, in the order of the codes; some need to know `pre` from `post`."""
+        for objective in self.objectives.values():
+            if hasattr(objective, "set_levels"):
+                objective.set_levels({column: names[column] for column in objective.label_columns})
 
     @property
     def _fused(self) -> bool:
@@ -143,8 +151,11 @@ class Model(nn.Module):
         number, first = first_rows(batch["group"])
 
         def compute() -> Tensor:
-            views = batch["inputs"][modality].shape[1]
-            pooled = self.pool_sessions(self.embed(batch, modality), number, views)
+            if modality == JOINT:
+                encoding, views = self._joint_session(batch)
+            else:
+                encoding, views = self.embed(batch, modality), batch["inputs"][modality].shape[1]
+            pooled = self.pool_sessions(encoding, number, views)
             return self.session_projectors[modality](pooled.flatten(0, 1)).view(len(first), views, -1)
 
         return self._once("project_sessions", modality, compute), first
@@ -177,7 +188,7 @@ class Model(nn.Module):
                 found[f"session:{modality}_projected"] = nn.functional.normalize(sessions.squeeze(1), dim=-1)
         if self.fusion is not None:
             found[JOINT] = self._joint(batch)[0]
-            found[f"session:{JOINT}"] = self.pool_sessions(Encoding(found[JOINT]), number, 1).squeeze(1)
+            found[f"session:{JOINT}"] = self.pool_sessions(self._joint_session(batch)[0], number, 1).squeeze(1)
         self._memo = {}
         return found
 
@@ -191,15 +202,11 @@ class Model(nn.Module):
         x, valid = batch["inputs"][modality], batch["valid"][modality]
         views = x.shape[1]
         rate = batch.get("rate", {}).get(modality)
-        number, _ = first_rows(batch["group"])
-        group = (
-            number[:, None] * views + torch.arange(views, device=x.device)
-        ).flatten()  # views of a scan form sets of their own
         return self.encoders[modality](
             x.flatten(0, 1),
             valid.flatten(0, 1),
             rate=None if rate is None else rate.repeat_interleave(views),
-            group=group,
+            group=self._view_groups(batch, views),
         )
 
     def _joint(self, batch: Batch) -> tuple[Tensor, int]:
@@ -222,11 +229,24 @@ class Model(nn.Module):
 
         return self._once("fuse", JOINT, compute), views
 
+    def _joint_session(self, batch: Batch) -> tuple[Encoding, int]:
+        """Fused rows, and the scan's vector read from how its components' courses relate, ordered by what the fusion knows."""
+        fused, views = self._joint(batch)
+        if self.session_readout is None or COURSE not in batch["inputs"]:
+            return Encoding(fused), views
+        x, valid = (part[COURSE][:, :views].flatten(0, 1) for part in (batch["inputs"], batch["valid"]))
+        return Encoding(fused, session=self.session_readout(fused, x, valid, self._view_groups(batch, views))), views
+
+    def _view_groups(self, batch: Batch, views: int) -> Int[Tensor, "flat"]:
+        """Code of each row's scan and view: the views of a scan are sets of their own."""
+        number, _ = first_rows(batch["group"])
+        return (number[:, None] * views + torch.arange(views, device=number.device)).flatten()
+
     def _projector(self, modality: str, dim: int) -> nn.Module:
-        component = self.config.modalities[modality].projector
-        return build(
-            PROJECTORS, Component(component.name, {"in_dim": dim, **component.options}), f"modalities.{modality}.projector"
-        )
+        owner = modality if modality in self.config.modalities else next(iter(self.config.modalities))
+        component = self.config.modalities[owner].projector
+        options = {"in_dim": dim, **component.options}
+        return build(PROJECTORS, Component(component.name, options), f"modalities.{owner}.projector")
 
     def _check_needs(self) -> None:
         for modality, _ in self.needs:

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ssl4neuro.config import describe, from_mapping, load, merge_flags, to_mapping
+from ssl4neuro.config import describe, from_mapping, load, merge_flags, parse_yaml, to_mapping
 from ssl4neuro.errors import UserError
 from ssl4neuro.registry import Component
 
@@ -111,6 +111,20 @@ def test_missing_file_and_missing_key(tmp_path: Path) -> None:
 def test_to_mapping_and_back(parts: dict[str, Component], rate: float, limit: int | None, seed: int) -> None:
     config = Outer(parts, Inner(rate, ("n",), limit), seed)
     assert from_mapping(Outer, to_mapping(config), "x") == config
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("on: joint", {"on": "joint"}),
+        ("[yes, no, off, true, False]", ["yes", "no", "off", True, False]),
+        ("[1e-3, 1.5e3, 1., .5, -2, 2e5, 10]", [1e-3, 1500.0, 1.0, 0.5, -2, 2e5, 10]),
+        ("[1e, e3, 1.2.3, '1e-3', truely]", ["1e", "e3", "1.2.3", "1e-3", "truely"]),
+        ("[.inf, -.inf, null]", [float("inf"), -float("inf"), None]),
+    ],
+)
+def test_words_and_numbers_are_read_as_in_yaml_1_2(text: str, value: object) -> None:
+    assert parse_yaml(text) == value
 
 
 def test_merge_keeps_what_it_does_not_name() -> None:

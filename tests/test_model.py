@@ -20,6 +20,7 @@ COURSE = ModalityConfig(Component("course_session", {"preset": "tiny"}), views=2
 CROSS = Component("infonce", {"negatives": "all", "weight": 0.5})
 PERSON = Component("infonce", {"between": ["course"], "level": "session"})
 STATES = Component("supcon", {"labels": ["state"]})
+WHOLE = Component("infonce", {"between": ["joint", "course"], "level": "session"})
 
 
 def config(**objectives: Component) -> ModelConfig:
@@ -49,7 +50,7 @@ def test_the_loss_is_the_weighted_sum_and_every_term_is_reported(batch: Batch) -
 
 def test_every_parameter_learns(batch: Batch) -> None:
     torch.manual_seed(0)
-    model = Model(config(cross=CROSS, person=PERSON, states=STATES)).train()
+    model = Model(config(cross=CROSS, person=PERSON, states=STATES, whole=WHOLE)).train()
     optimiser = torch.optim.SGD(model.parameters(), lr=0.1)
     model(batch)["loss"].backward()
     optimiser.step()
@@ -70,7 +71,7 @@ def test_only_what_objectives_need_is_built() -> None:
 
 def test_embeddings_are_per_row_and_per_scan_and_do_not_depend_on_the_batch(cohort: Cohort) -> None:
     torch.manual_seed(0)
-    model = Model(config(cross=CROSS, person=PERSON, states=STATES)).eval()
+    model = Model(config(cross=CROSS, person=PERSON, states=STATES, whole=WHOLE)).eval()
     rows, views = CohortRows(cohort, ("map", "course")), Views(cohort.mask, {}, {}, 0)
     with torch.no_grad():
         both = model.embeddings(views(rows.__getitems__(list(range(8))), None))

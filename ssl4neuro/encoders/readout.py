@@ -1,4 +1,4 @@
-"""From a set of components to one vector for the session: connectivity between learned prototypes, and what the set is like."""
+"""From a set of components to one vector for the session: the connectivity between learned prototypes."""
 
 from typing import NamedTuple
 
@@ -37,8 +37,9 @@ class SetReadout(nn.Module):
     """Session vector of padded sets.
 
     Each of `networks` prototypes attends to the components that resemble it, P = softmax over the components, and S = P Z P' is
-    the FNC reordered and pooled to a fixed size: linear in the FNC, so that what is a person's own in it survives, trained or
-    not, as far as the features tell the components apart. Mean and spread of the features are added.
+    the FNC reordered and pooled to a fixed size. The output is linear in it, so that what is a person's own survives,
+    trained or not, as far as the features tell the components apart. (On 20 people, a non-linear layer or the features'
+    moments beside it fitted the training people and lost a sixth of the identification of unseen ones.)
 
     Args:
         features: length of the components' features.
@@ -53,10 +54,7 @@ class SetReadout(nn.Module):
         self.log_sharpness = nn.Parameter(torch.tensor(4.0).log())
         upper = torch.triu_indices(networks, networks)
         self.register_buffer("upper", upper[0] * networks + upper[1], persistent=False)
-        edges = upper.shape[1]
-        self.direct = nn.Linear(edges, dim)
-        self.refine = nn.Sequential(nn.LayerNorm(edges), nn.Linear(edges, dim), nn.GELU(), nn.Linear(dim, dim))
-        self.moments = nn.Linear(2 * features, dim)
+        self.linear = nn.Linear(upper.shape[1], dim)
 
     def forward(
         self,
@@ -75,8 +73,7 @@ class SetReadout(nn.Module):
         share = (logits.masked_fill(~member[:, :, None], -1e4).softmax(1) * mask).float()
         with torch.autocast(h.device.type, enabled=False):
             reordered = (share.transpose(1, 2) @ z @ share).flatten(1)[:, self.upper]
-        moments = self.moments(torch.cat([mean, spread], dim=2)[:, 0])
-        return self.direct(reordered) + self.refine(reordered) + moments
+        return self.linear(reordered)
 
 
 class SessionReadout(nn.Module):

@@ -69,6 +69,7 @@ class CourseSession(nn.Module):
         self.norm = nn.LayerNorm(dim)
         self.head = nn.Linear(dim, dim)
         self.readout = SetReadout(dim, dim, networks)
+        self.mean = nn.Linear(dim, dim)
         # The mean spectrum is the most personal thing that needs no component recognised: it reaches the session unmixed.
         self.spectrum = nn.Linear(2 * bands, dim)
 
@@ -95,7 +96,9 @@ class CourseSession(nn.Module):
         for layer in self.layers:
             h = layer(h, z, member)
         h = self.norm(h) * member[:, :, None]
-        session = self.readout(h, z, member) + self._mean_spectrum(x, valid, rate, layout, member)
+        count = member.sum(1, keepdim=True).clamp_min(1)
+        session = self.readout(h, z, member) + self.mean(h.sum(1) / count)
+        session = session + self._mean_spectrum(x, valid, rate, layout, member)
         return Encoding(pooled=layout.unpad(self.head(h)), session=session[layout.which])
 
     def _mean_spectrum(

@@ -63,7 +63,7 @@ class InfoNCE(nn.Module):
         super().__init__()
         check_negatives(negatives, level)
         check_chunk(chunk)
-        self.pairs = modality_pairs(between, level)
+        self.pairs = modality_pairs(between)
         self.level, self.negatives, self.symmetric, self.chunk = level, negatives, symmetric, chunk
         self.needs = frozenset((modality, level) for modality in between)
         self.temperature = Temperature(temperature, learn_temperature)

@@ -26,7 +26,7 @@ class Redundancy(nn.Module):
 
     def __init__(self, between: tuple[str, ...], level: Level) -> None:
         super().__init__()
-        self.pairs = modality_pairs(between, level)
+        self.pairs = modality_pairs(between)
         self.level = level
         self.needs = frozenset((modality, level) for modality in between)
 

@@ -86,16 +86,14 @@ def view_pairs(
         yield first[:, v], second[:, w]
 
 
-def modality_pairs(between: tuple[str, ...], level: Level = "row") -> list[tuple[str, ...]]:
+def modality_pairs(between: tuple[str, ...]) -> list[tuple[str, ...]]:
     """All pairs of two or more modalities; the one modality alone when there is one.
 
     Raises:
-        ValueError: none, or one twice, or the joint embedding at session level.
+        ValueError: none, or one twice.
     """
     if not between or len(set(between)) < len(between):
         raise ValueError(f"between names one or more different modalities, got {', '.join(between) or 'none'}")
-    if level == "session" and "joint" in between:
-        raise ValueError("the joint embedding has no session level; compare sessions of the modalities instead")
     return [between] if len(between) == 1 else list(itertools.combinations(between, 2))
 
 

@@ -60,7 +60,7 @@ class SigLIP(nn.Module):
         super().__init__()
         check_negatives(negatives, level)
         check_chunk(chunk)
-        self.pairs = modality_pairs(between, level)
+        self.pairs = modality_pairs(between)
         self.level, self.negatives, self.chunk = level, negatives, chunk
         self.needs = frozenset((modality, level) for modality in between)
         self.temperature = Temperature(temperature, learn)

@@ -2,8 +2,8 @@
 
 Every contrastive objective here needs, for anchors a and candidates c, a row-wise sum over the matrix
 `scale · a cᵀ + bias`, part of it left out: the log of the sum of exponentials (InfoNCE, supervised contrastive), the sum of
-softplus (SigLIP) or of squared hinges (margins). `over_candidates` computes it with one matrix in memory, or, with `chunk`, with `chunk` rows of the matrix at a time, computed again in the backward pass:
-the same numbers in memory linear in the batch.
+softplus (SigLIP) or of squared hinges (margins). `over_candidates` computes it with one matrix in memory, or, with `chunk`,
+with `chunk` rows of the matrix at a time, computed again in the backward pass: the same numbers in memory linear in the batch.
 """
 
 import math

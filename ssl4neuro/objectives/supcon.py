@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from ssl4neuro.objectives import gather
 from ssl4neuro.objectives.infonce import check_chunk
-from ssl4neuro.objectives.samples import LABELS, Level, Projects, collect, modality_pairs, same
+from ssl4neuro.objectives.samples import LABELS, Level, Projects, collect, same
 from ssl4neuro.objectives.similarity import Selection, over_candidates, unit
 from ssl4neuro.objectives.temperature import Temperature
 from ssl4neuro.types import Batch
@@ -77,7 +77,7 @@ class SupCon(nn.Module):
     Args:
         on: modality, or `joint`.
         labels: columns that make up the class.
-        level: `row`, or `session` for whole scans (not for `joint`).
+        level: `row`, or `session` for whole scans.
         coarse: columns of a second, coarser loss added with `coarse_weight`; part of `labels`. Samples whose fine label is
             missing still count there.
         hard_negative_weight: weight of negatives that agree in the coarse columns (2 for same network, other state).
@@ -114,7 +114,6 @@ class SupCon(nn.Module):
             raise ValueError(f"hard_negative_weight must be above 0, got {hard_negative_weight}")
         if (hard_negative_weight != 1 or margin is not None) and len(near) == len(labels):
             raise ValueError("hard negatives and margin need a label column that is not among the coarse ones")
-        modality_pairs((on,), level)
         check_chunk(chunk)
         self.on, self.level, self.label_columns, self.near, self.chunk = on, level, tuple(labels), tuple(near), chunk
         self.coarse_weight = coarse_weight if coarse is not None else 0.0

@@ -1,0 +1,1 @@
+"""Cohorts with known ground truth, written in the formats that real users have."""

@@ -16,6 +16,10 @@ from ssl4neuro.simulate.networks import MAX_NODES, NETWORKS, load_brain, network
 from ssl4neuro.simulate.noise import SmoothField
 
 SUBJECT, SESSION, SITE = 0, 1, 2  # first element of a stream's key
+MEDIAN_FD = 0.15  # mm, the head motion at which `MapModel.motion` holds
+MOTION_SUBJECT, MOTION_SESSION = 0.30, 0.25  # sd of the logarithm of the mean framewise displacement
+MOTION_SPREAD = (MOTION_SUBJECT**2 + MOTION_SESSION**2) ** 0.5
+UNITS = 10.0  # peak of a map on disk: MELODIC's are z-like
 
 
 @dataclass(frozen=True)
@@ -25,17 +29,17 @@ class MapModel:
     change: float = 0.20  # amplitude of the affected node after the operation, relative
     change_sd: float = 0.04  # over subject x network, cut to 0.10-0.30
     widening: float = 0.04  # width of the affected node after the operation, relative
-    drift: float = 0.30  # sd of a session's place on the effect's axis, all networks alike; the operation moves it by 1
+    drift: float = 0.10  # sd of a session's place on the effect's axis, all networks alike; the operation moves it by 1
     shift: float = 2.0  # mm, sd of a subject's displacement of a network along each axis
     node: float = 0.10  # sd of a subject's gain of each node
     texture: float = 0.15  # sd of a subject's smooth multiplicative field
-    field: float = 0.10  # sd of a subject's smooth additive field
-    site: float = 0.05  # sd of a site's smooth additive field, common to all maps of the site
-    motion: float = 0.05  # size of the rim pattern at the median head motion
-    instability: float = 0.40  # sd of each component's smooth multiplicative field: a network never looks the same twice
-    noise: float = 0.10  # sd of each component's smooth additive noise
-    white: float = 0.05  # sd of the voxel noise at 8 mm; its variance goes with 1 / voxel volume
-    noise_fwhm: float = 12.0  # mm, of the component's two fields
+    field: float = 0.05  # sd of a subject's smooth additive field
+    site: float = 0.03  # sd of a site's smooth additive field, common to all maps of the site
+    motion: float = 0.03  # size of the rim pattern at the median head motion
+    noise: float = 0.52  # sd of each component's smooth multiplicative field: a network never looks the same twice
+    background: float = 0.05  # sd of each component's smooth additive field
+    white: float = 0.03  # sd of the voxel noise at 8 mm; its variance goes with 1 / voxel volume
+    noise_fwhm: float = 14.0  # mm, of the component's two fields
     subject_fwhm: float = 28.0  # mm
     site_fwhm: float = 60.0  # mm
 
@@ -57,7 +61,7 @@ class IcaSettings:
     effect: float = 1.0  # size of the state effect; 0 is the null
     confounded: bool = False  # scanner gain, head motion and scan length go with the state
     sites: int = 2
-    motion: float = 0.15  # median of the mean framewise displacement, mm
+    motion: float = MEDIAN_FD  # median of the mean framewise displacement, mm
     tr: float = 2.0  # s
     maps: MapModel = field(default_factory=MapModel)
     courses: CourseModel = field(default_factory=CourseModel)
@@ -151,21 +155,21 @@ class SimulatedCohort:
         self.site_maps = [self.site_field.draw(self._stream(SITE, site), 1)[0] for site in range(settings.sites)]
         # Several components of a network share the evidence that one would carry.
         self.noise_sd = self.model.noise * np.sqrt(settings.components)
-        self.instability_sd = self.model.instability * np.sqrt(settings.components)
+        self.background_sd = self.model.background * np.sqrt(settings.components)
         self.white_sd = self.model.white * np.sqrt(settings.components * (8.0 / settings.resolution) ** 3)
 
     def __len__(self) -> int:
         return self.settings.subjects
 
-    def __iter__(self) -> Iterator[list[SimulatedScan]]:
-        """The scans of each subject in turn."""
+    def __iter__(self) -> Iterator[tuple[Person, list[SimulatedScan]]]:
+        """Each subject with its scans."""
         return (self.subject(index) for index in range(len(self)))
 
-    def subject(self, index: int) -> list[SimulatedScan]:
-        """All sessions of subject `index` (0-based), in order."""
+    def subject(self, index: int) -> tuple[Person, list[SimulatedScan]]:
+        """Subject `index` (0-based) and all its sessions, in order."""
         person = self.person(index)
         states = self.settings.session_states
-        return [self._scan(person, index, k, session, state) for k, (session, state) in enumerate(states)]
+        return person, [self._scan(person, index, k, session, state) for k, (session, state) in enumerate(states)]
 
     def person(self, index: int) -> Person:
         """What the sessions of subject `index` share."""
@@ -183,7 +187,7 @@ class SimulatedCohort:
             field=m.field * self.subject_field.draw(rng, count),
             slope=c.slope + c.subject * rng.standard_normal() + c.network * rng.standard_normal(count),
             loadings=LOADINGS[:count] + c.fnc_subject * rng.standard_normal((count, LOADINGS.shape[1])),
-            motion=float(np.exp(0.3 * rng.standard_normal())),
+            motion=float(np.exp(MOTION_SUBJECT * rng.standard_normal())),
             scanner=float(np.exp(0.15 * rng.standard_normal())),
         )
 
@@ -196,7 +200,7 @@ class SimulatedCohort:
 
     def _nuisance(self, rng: np.random.Generator, person: Person, post: bool) -> Nuisance:
         """Draws are the same with and without confounding; only what is made of them differs."""
-        jitter_fd, jitter_gain, jitter_tsnr = 0.25 * rng.standard_normal(3)
+        jitter_fd, jitter_gain, jitter_tsnr = rng.standard_normal(3) * (MOTION_SESSION, 0.12, 0.12)
         position = rng.uniform()
         shortest, longest = 250, 600
         fd_factor, gain_factor = 1.0, 1.0
@@ -204,8 +208,8 @@ class SimulatedCohort:
             shortest, longest = (400, 600) if post else (250, 450)
             fd_factor, gain_factor = (0.7, 1.25) if post else (1.4, 0.8)
         fd = self.settings.motion * person.motion * float(np.exp(jitter_fd)) * fd_factor
-        gain = person.scanner * float(np.exp(jitter_gain / 2)) * gain_factor
-        tsnr = 60 * np.sqrt(gain) * float(np.exp(jitter_tsnr / 2)) / (1 + fd)
+        gain = person.scanner * float(np.exp(jitter_gain)) * gain_factor
+        tsnr = 60 * np.sqrt(gain) * float(np.exp(jitter_tsnr)) / (1 + fd)
         volumes = int(shortest + position * (longest - shortest + 1))
         return Nuisance(round(fd, 4), round(float(tsnr), 2), round(gain, 4), min(volumes, longest))
 
@@ -215,7 +219,7 @@ class SimulatedCohort:
         latent = float(s.effect * post + self.model.drift * rng.standard_normal())
         change = latent * person.change
         signal = self._signal(person, change, latent * self.model.widening)
-        artefact = self.model.site * self.site_maps[person.site] + self.model.motion * nuisance.mean_fd / 0.15 * self.rim
+        artefact = self.model.site * self.site_maps[person.site] + self.model.motion * nuisance.mean_fd / MEDIAN_FD * self.rim
         maps = self._components(rng, signal) + np.repeat(person.field, s.components, axis=0) + artefact
         model, count = s.courses, len(self.names)
         slopes = person.slope + model.session * rng.standard_normal(count) + s.effect * model.state * post
@@ -233,7 +237,7 @@ class SimulatedCohort:
             nuisance=nuisance,
             network=[self.names[n] for n in network],
             sign=sign,
-            maps=(sign[:, None] * nuisance.gain * maps[order] / self.model.noise).astype(np.float32),
+            maps=(sign[:, None] * nuisance.gain * UNITS * maps[order]).astype(np.float32),
             courses=(sign[:, None] * courses.reshape(len(maps), -1)[order]).astype(np.float32),
             latent=latent,
             change=change[network],
@@ -255,6 +259,6 @@ class SimulatedCohort:
         """What ICA finds of each network in one session: multiplicative and additive smooth noise, and voxel noise."""
         signal = np.repeat(signal, self.settings.components, axis=0)
         count = len(signal)
-        signal = signal * (1 + self.instability_sd * self.noise_field.draw(rng, count))
+        signal = signal * (1 + self.noise_sd * self.noise_field.draw(rng, count))
         white = rng.standard_normal((count, len(self.xyz)), dtype=np.float32)
-        return signal + self.noise_sd * self.noise_field.draw(rng, count) + self.white_sd * white
+        return signal + self.background_sd * self.noise_field.draw(rng, count) + self.white_sd * white

@@ -25,7 +25,7 @@ class CourseModel:
     """How courses differ. Slopes are exponents a of a power spectrum f^-a; state and spreads are in the same unit."""
 
     slope: float = 1.0
-    state: float = 0.25  # steeper after the operation
+    state: float = 0.32  # steeper after the operation
     subject: float = 0.20  # sd over subjects, common to the networks of a subject
     network: float = 0.20  # sd over subject x network
     session: float = 0.10  # sd over session x network
@@ -97,6 +97,14 @@ def slope_error(length: int, tr: float) -> float:
     frequency = np.fft.rfftfreq(length, tr)
     x = np.log(frequency[(frequency >= BAND[0]) & (frequency <= BAND[1])])
     return float(1 / np.sqrt(((x - x.mean()) ** 2).sum()))
+
+
+def estimate_redundancy(model: CourseModel, networks: int) -> float:
+    """How much larger the error of a mean slope is than for independent courses: periodograms correlate as r squared."""
+    rng = np.random.default_rng(0)
+    loadings = LOADINGS[:networks] + model.fnc_subject * rng.standard_normal((500, networks, LOADINGS.shape[1]))
+    squared = np.mean([(fnc(w) ** 2).sum() for w in loadings])
+    return float(squared / networks)
 
 
 def log_spectrum(course: Float[np.ndarray, "time"], tr: float, bands: int = 12) -> Float[np.ndarray, "{bands}"]:

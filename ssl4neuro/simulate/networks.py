@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Shaped
 
 from ssl4neuro.errors import UserError
 
@@ -42,7 +42,7 @@ class Brain:
         """MNI coordinates of the in-mask voxels, mm."""
         return np.argwhere(self.mask) @ self.affine[:3, :3].T + self.affine[:3, 3]
 
-    def volume(self, values: Float[np.ndarray, "*maps voxels"]) -> Float[np.ndarray, "*maps x y z"]:
+    def volume(self, values: Shaped[np.ndarray, "*maps voxels"]) -> Shaped[np.ndarray, "*maps x y z"]:
         """Put in-mask values on the grid, 0 outside."""
         grid = np.zeros((*values.shape[:-1], *self.mask.shape), dtype=values.dtype)
         grid[..., self.mask] = values

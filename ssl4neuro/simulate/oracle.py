@@ -22,8 +22,8 @@ from jaxtyping import Bool, Float, Int
 from scipy.sparse.linalg import LinearOperator, cg
 from scipy.stats import norm, rankdata
 
-from ssl4neuro.simulate.cohort import SimulatedCohort, SimulatedScan
-from ssl4neuro.simulate.courses import log_spectrum, slope_error, spectral_slope
+from ssl4neuro.simulate.cohort import MEDIAN_FD, MOTION_SPREAD, SimulatedCohort, SimulatedScan
+from ssl4neuro.simulate.courses import log_spectrum, estimate_redundancy, slope_error, spectral_slope
 from ssl4neuro.simulate.networks import NETWORKS, network_map
 
 
@@ -55,10 +55,13 @@ def subject_interval(
     return float(low), float(high)
 
 
-def standardise(maps: Float[np.ndarray, "n voxels"]) -> Float[np.ndarray, "n voxels"]:
-    """z-score each map over its voxels and turn it to positive skewness, as `prepare` does."""
+def standardise(
+    maps: Float[np.ndarray, "n voxels"],
+) -> tuple[Float[np.ndarray, "n voxels"], Int[np.ndarray, "n"]]:
+    """z-score each map over its voxels and turn it to positive skewness, as `prepare` does; also the signs applied."""
     z = (maps - maps.mean(axis=1, keepdims=True)) / maps.std(axis=1, keepdims=True)
-    return z * np.where((z**3).mean(axis=1, keepdims=True) < 0, -1, 1)
+    sign = np.where((z**3).mean(axis=1) < 0, -1, 1)
+    return z * sign[:, None].astype(z.dtype), sign
 
 
 @dataclass
@@ -90,10 +93,14 @@ class Oracle:
         changed = {"change": effect * model.change, "widening": effect * model.widening}
         self.delta = np.stack([network_map(cohort.xyz, name, **blurred, **changed) for name in self.names]) - self.before
         self.sites = model.site * np.stack(cohort.site_maps)
-        self.middle = self.before + self.delta / 2 + self.sites.mean(axis=0)
+        # Head motion is lognormal about its median; in units of the median, its mean and sd.
+        self.motion = model.motion * cohort.settings.motion / MEDIAN_FD * np.exp(MOTION_SPREAD**2 / 2)
+        self.motion_sd = self.motion * np.sqrt(np.exp(MOTION_SPREAD**2) - 1)
+        self.middle = self.before + self.delta / 2 + self.sites.mean(axis=0) + self.motion * cohort.rim
         weights = [self._weights(k) for k in range(len(self.names))]
         self.weights = np.stack([w for w, _ in weights])
         self.power = np.array([power for _, power in weights])  # squared d' of each network's map
+        self.redundancy = estimate_redundancy(cohort.settings.courses, len(self.names))
         self.slope_difference = effect * cohort.settings.courses.state
 
     def _individual(self, k: int) -> Float[np.ndarray, "patterns voxels"]:
@@ -103,8 +110,7 @@ class Oracle:
         base = network_map(cohort.xyz, name)
         gains = [m.node * (network_map(cohort.xyz, name, 1.0 + np.eye(nodes)[j]) - base) for j in range(nodes)]
         shifts = [m.shift * (network_map(cohort.xyz, name, shift=np.eye(3)[j]) - base) for j in range(3)]
-        # mean_fd is lognormal; its sd relative to the median of 0.15 mm is about 0.4 x the motion setting.
-        motion = [m.motion * 0.42 * cohort.settings.motion / 0.15 * cohort.rim]
+        motion = [self.motion_sd * cohort.rim]
         spread = [np.sqrt(0.5) * m.change_sd / m.change * self.delta[k]]  # of treated sessions only, hence half the variance
         sites = list((self.sites - self.sites.mean(axis=0)) / np.sqrt(len(self.sites)))
         return np.stack(gains + shifts + motion + spread + sites)
@@ -116,9 +122,11 @@ class Oracle:
 
         def covariance(x: np.ndarray) -> np.ndarray:
             x = x.ravel()
-            instability, noise = cohort.noise_field.covariance(np.stack([template * x, x]))
+            texture_noise, background = cohort.noise_field.covariance(np.stack([template * x, x]))
             texture, field = cohort.subject_field.covariance(np.stack([template * x, x]))
-            total = cohort.instability_sd**2 * template * instability + cohort.noise_sd**2 * noise + cohort.white_sd**2 * x
+            # The noise multiplies what subjects have made of the template, so their gains and textures enlarge it.
+            scatter = cohort.noise_sd**2 * (1 + m.texture**2 + m.node**2)
+            total = scatter * template * texture_noise + cohort.background_sd**2 * background + cohort.white_sd**2 * x
             total = total / repeats + m.texture**2 * template * texture + m.field**2 * field
             return total + low_rank.T @ (low_rank @ x)
 
@@ -135,13 +143,13 @@ class Oracle:
             return 0.5
         s, c = self.cohort.settings, self.cohort.settings.courses
         errors = np.array([slope_error(t, s.tr) for t in range(250, 601, 25)])
-        spread = c.subject**2 + (c.network**2 + c.session**2 + errors**2) / len(self.names)
+        spread = c.subject**2 + (c.network**2 + c.session**2 + self.redundancy * errors**2) / len(self.names)
         power = self.power.sum() / self._drift(self.power.sum()) + np.mean(self.slope_difference**2 / spread)
         return float(norm.cdf(np.sqrt(power / 2)))
 
     def evidence(self, scan: SimulatedScan) -> Evidence:
         """Log-likelihood ratio of post against pre, per network, from the scan as it lies on disk."""
-        z = standardise(scan.maps)
+        z, _ = standardise(scan.maps)
         course_model, s = self.cohort.settings.courses, self.cohort.settings
         slopes = spectral_slope(scan.courses, scan.tr)
         maps, slope = np.zeros(len(self.names)), np.zeros(len(self.names))
@@ -151,23 +159,21 @@ class Oracle:
             maps[k] = self.weights[k] @ (z[mine].mean(axis=0) * self.scale(k) - self.middle[k])
             slope[k] = slopes[mine].mean() - course_model.slope - self.slope_difference / 2
         error = slope_error(scan.courses.shape[1], scan.tr) ** 2 / (1 if s.components == 1 else 1 + (s.components - 1) * 0.5)
-        own = course_model.network**2 + course_model.session**2 + error
-        together = self.slope_difference * slope.mean() / (course_model.subject**2 + own / len(slope))
+        own = course_model.network**2 + course_model.session**2
+        spread = course_model.subject**2 + (own + self.redundancy * error) / len(slope)
         return Evidence(
             map=maps / self._drift(self.power),
-            course=self.slope_difference * slope / (course_model.subject**2 + own),
+            course=self.slope_difference * slope / (course_model.subject**2 + own + error),
             map_session=float(maps.sum() / self._drift(self.power.sum())),
-            course_session=float(together),
+            course_session=float(self.slope_difference * slope.mean() / spread),
         )
 
-    def _drift(self, power):
+    def _drift(self, power: np.ndarray | float) -> np.ndarray | float:
         """By how much the drift along the effect's axis devalues evidence of the squared d' `power`."""
         return 1 + (self.cohort.model.drift / (self.cohort.settings.effect or 1.0)) ** 2 * power
 
     def scale(self, k: int) -> float:
         """Expected in-mask sd of a map of network `k`, in units of a node's peak."""
         m, c = self.cohort.model, self.cohort
-        # motion acts at its mean square (median 0.15 mm, lognormal spread 0.39), not at its variance
-        motion = (m.motion * c.settings.motion / 0.15) ** 2 * np.exp(2 * 0.39**2)
-        within = (m.texture**2 + c.instability_sd**2) * (self.middle[k] ** 2).mean()
-        return float(np.sqrt(self.middle[k].var() + within + c.noise_sd**2 + c.white_sd**2 + m.field**2 + motion))
+        within = (m.texture**2 + c.noise_sd**2) * (self.middle[k] ** 2).mean()
+        return float(np.sqrt(self.middle[k].var() + within + c.background_sd**2 + c.white_sd**2 + m.field**2 + self.motion_sd**2))

@@ -271,7 +271,7 @@ class Loop:
         except NoNegatives as error:
             raise UserError(
                 f"step {self.step}: {error}; the batch holds {self.task.name_rows(raw['row'])}: raise sampling.batch_size, "
-                "or set the objective's negatives to 'all'"
+                "or let the objective take more samples as negatives (`negatives`, `same_subject`)"
             ) from error
 
     def _report(self, terms: Mapping[str, float], bar: Progress, speed: float, wait: float) -> None:

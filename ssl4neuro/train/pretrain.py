@@ -73,6 +73,7 @@ class PretrainTask:
         torch.manual_seed(mix(config.seed, 0x4D4F4445))
         self.model = Model(config.model)
         targets, self.label_names = self._targets()
+        self.model.set_levels(self.label_names)
         self.rows = CohortRows(cohort, self.model.modalities, targets)
         augment = {
             name: build(AUGMENTATIONS, modality.augment, f"modalities.{name}.augment")

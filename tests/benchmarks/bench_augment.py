@@ -1,8 +1,8 @@
 """Augmentation in batches against a loop over samples, and the time of one training step of every encoder preset.
 
 Run: python tests/benchmarks/bench_augment.py [--batch 64] [--side 23 27 23] [--threads 2]
-The reference is MONAI's RandAffine with RandGaussianNoise, one map at a time, in the same process on the same maps, doing the
-same geometry (rotation, scale, shift, trilinear, zeros outside) and noise; ours also masks, smooths, thresholds and cuts out.
+The reference is MONAI's RandAffine with RandGaussianNoise, one map at a time, in the same process on the same maps, doing a
+comparable rotation, scale, shift (trilinear, zeros outside) and noise; ours also masks, smooths, thresholds and cuts out.
 """
 
 import argparse
@@ -18,15 +18,16 @@ from ssl4neuro.encoders import ENCODERS
 from ssl4neuro.registry import Component, build
 
 
-def best(run: Callable[[], object], repeats: int) -> float:
-    """Shortest of several runs, s."""
-    run()
-    times = []
-    for _ in range(repeats):
-        start = time.perf_counter()
-        run()
-        times.append(time.perf_counter() - start)
-    return min(times)
+def shortest(repeats: int, *runs: Callable[[], object]) -> list[float]:
+    """Shortest of several runs of each, s; taken in turn, so that other load on the machine hits all alike."""
+    times: list[list[float]] = [[] for _ in runs]
+    for repeat in range(repeats + 1):
+        for run, taken in zip(runs, times, strict=True):
+            start = time.perf_counter()
+            run()
+            if repeat:  # the first is a warm-up
+                taken.append(time.perf_counter() - start)
+    return [min(taken) for taken in times]
 
 
 def maps(batch: int, side: tuple[int, int, int]) -> tuple[torch.Tensor, torch.Tensor]:
@@ -61,10 +62,14 @@ def compare_volumes(x: torch.Tensor, valid: torch.Tensor, repeats: int) -> None:
     keyed = Keyed(0, 0, torch.arange(len(x)))
     same = VolumeAugment(smoothing_voxels=0.0, threshold=0.0, cutout=0)
     full = VolumeAugment()
-    reference = best(monai_loop(x), repeats)
-    ours, everything = best(lambda: same(x, valid, keyed), repeats), best(lambda: full(x, valid, keyed), repeats)
-    loop = best(lambda: [full(x[i : i + 1], valid[i : i + 1], Keyed(0, 0, torch.tensor([i]))) for i in range(len(x))], repeats)
     n = len(x)
+    reference, ours, everything, loop = shortest(
+        repeats,
+        monai_loop(x),
+        lambda: same(x, valid, keyed),
+        lambda: full(x, valid, keyed),
+        lambda: [full(x[i : i + 1], valid[i : i + 1], Keyed(0, 0, torch.tensor([i]))) for i in range(n)],
+    )
     print(f"volumes, {n} of {'x'.join(map(str, x.shape[2:]))}: affine and noise {ours / n * 1e3:.2f} ms a map;", end=" ")
     print(f"MONAI loop {reference / n * 1e3:.2f} ms; ratio {reference / ours:.1f}x")
     print(f"  everything {everything / n * 1e3:.2f} ms a map; the same one map at a time {loop / everything:.1f}x as long")
@@ -74,10 +79,10 @@ def compare_courses(n: int, time_points: int, repeats: int) -> None:
     """Ours batched beside itself row by row."""
     x, rate = torch.randn(n, time_points), torch.full((n,), 2.0)
     augment = CourseAugment()
-    batched = best(lambda: augment(x, None, Keyed(0, 0, torch.arange(n)), None, rate), repeats)
-    loop = best(
-        lambda: [augment(x[i : i + 1], None, Keyed(0, 0, torch.tensor([i])), None, rate[i : i + 1]) for i in range(n)],
+    batched, loop = shortest(
         repeats,
+        lambda: augment(x, None, Keyed(0, 0, torch.arange(n)), None, rate),
+        lambda: [augment(x[i : i + 1], None, Keyed(0, 0, torch.tensor([i])), None, rate[i : i + 1]) for i in range(n)],
     )
     print(f"courses, {n} of {time_points}: {batched / n * 1e3:.3f} ms a course; row by row {loop / batched:.1f}x as long")
 
@@ -104,7 +109,7 @@ def step(encoder: torch.nn.Module, inputs: tuple[torch.Tensor | None, ...], half
         loss = out.pooled.float().square().mean()
         (loss if out.session is None else loss + out.session.float().square().mean()).backward()
 
-    return best(run, repeats)
+    return shortest(repeats, run)[0]
 
 
 def main() -> None:

@@ -219,7 +219,6 @@ def test_one_view_cannot_be_compared_with_itself() -> None:
         {"temperature": 0.001, "learn_temperature": True},
         {"between": ()},
         {"between": ("map", "map")},
-        {"between": ("joint", "map"), "level": "session"},
         {"level": "session", "negatives": "same_session"},
         {"chunk": 0},
     ],

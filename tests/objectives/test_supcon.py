@@ -150,7 +150,6 @@ def test_heavier_hard_negatives_cost_more(weight: float, factor: float) -> None:
         {"coarse": ("site",)},
         {"labels": ("state",), "margin": 0.5},
         {"hard_negative_weight": 0.0},
-        {"level": "session"},
         {"chunk": -1},
     ],
 )
