@@ -5,9 +5,9 @@ the sum over its networks of the evidence for `post`. The same per cell (subject
 network says less than five.
 
 Oracle. A linear discriminant with the known mean difference and the known covariance of the generative model, fitted to nothing:
-  map     w = C^-1 (delta - A lambda), with A = [1, mean map] and w orthogonal to A, so that z-scoring does not matter. C sums
-          noise, voxel noise, the subject's fields, gains and shifts, the site's field and motion. C is an operator (two
-          Gaussian filters), solved by conjugate gradients;
+  map     w = C^-1 (delta - A lambda), with A = [1, mean map, rim] and w orthogonal to A, so that neither z-scoring nor head motion
+          matters. C sums noise, voxel noise, the subject's fields, gains and shifts, and the site's field. C is an operator
+          (two Gaussian filters), solved by conjugate gradients;
   course  the Whittle slope of the spectrum, against its known spread over subjects, networks, sessions and estimates.
 Maps are z-scored and turned to positive skewness first, as `prepare` does. Under confounding the oracle still uses the effect alone.
 
@@ -104,16 +104,15 @@ class Oracle:
         self.slope_difference = effect * cohort.settings.courses.state
 
     def _individual(self, k: int) -> Float[np.ndarray, "patterns voxels"]:
-        """Low-rank variation: gains of the nodes, shifts, motion, and the spread of the effect itself; rows scaled by their sd."""
+        """Low-rank variation: gains of the nodes, shifts, spread of the effect, sites; rows scaled by their sd."""
         cohort, m, name = self.cohort, self.cohort.model, self.names[k]
         nodes = len(NETWORKS[name])
         base = network_map(cohort.xyz, name)
         gains = [m.node * (network_map(cohort.xyz, name, 1.0 + np.eye(nodes)[j]) - base) for j in range(nodes)]
         shifts = [m.shift * (network_map(cohort.xyz, name, shift=np.eye(3)[j]) - base) for j in range(3)]
-        motion = [self.motion_sd * cohort.rim]
         spread = [np.sqrt(0.5) * m.change_sd / m.change * self.delta[k]]  # of treated sessions only, hence half the variance
         sites = list((self.sites - self.sites.mean(axis=0)) / np.sqrt(len(self.sites)))
-        return np.stack(gains + shifts + motion + spread + sites)
+        return np.stack(gains + shifts + spread + sites)
 
     def _weights(self, k: int) -> tuple[Float[np.ndarray, "voxels"], float]:
         cohort, m, middle = self.cohort, self.cohort.model, self.middle[k]
@@ -131,7 +130,7 @@ class Oracle:
             return total + low_rank.T @ (low_rank @ x)
 
         operator = LinearOperator((len(middle), len(middle)), matvec=covariance, dtype=np.float64)
-        fixed = np.stack([np.ones_like(middle), middle])
+        fixed = np.stack([np.ones_like(middle), middle, cohort.rim])
         solved = np.stack([cg(operator, b, rtol=1e-3, maxiter=500)[0] for b in (self.delta[k], *fixed)])
         multiplier = np.linalg.solve(fixed @ solved[1:].T, fixed @ solved[0])
         w = solved[0] - multiplier @ solved[1:]

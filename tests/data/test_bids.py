@@ -276,3 +276,31 @@ def test_maps_must_be_4d_and_given(tmp_path: Path) -> None:
         BidsReader(root, maps=root / "absent.nii.gz").grid()
     with pytest.raises(UserError, match="--maps FILE or --canica K"):
         BidsReader(root).grid()
+
+
+def test_halves_of_a_scan_keep_the_templates_sign(shared_data: Path, tmp_path: Path) -> None:
+    """Skewness flips 37 % of the components between the halves of one scan of rest20; the template does not."""
+    import nibabel as nib
+
+    from ssl4neuro.data.prepare import prepare_ica
+
+    source = shared_data / "rest20"
+    courses = []
+    for half in range(2):
+        for subject in ("sub-14R", "sub-1DH"):
+            folder = tmp_path / f"half{half}" / subject / "func"
+            folder.mkdir(parents=True)
+            bold = next((source / subject / "func").glob("*_bold.nii.gz"))
+            image = nib.load(bold)
+            nib.save(image.slicer[..., half * 74 : (half + 1) * 74], folder / bold.name)
+            json_file = bold.with_name(bold.name.replace(".nii.gz", ".json"))
+            (folder / json_file.name).write_text(json_file.read_text())
+        maps, mask = source / "neuromark53_maps.nii.gz", source / "mask.nii.gz"
+        cohort = prepare_ica(tmp_path / f"cohort{half}", bids=tmp_path / f"half{half}", maps=maps, mask=mask, name="halves")
+        assert cohort.info["contract"]["map"]["sign"] == "of the template"
+        courses.append(np.stack(cohort.fetch(np.arange(106))["course"]).reshape(2, 53, 74))
+    edges = [np.stack([np.corrcoef(c)[np.triu_indices(53, 1)] for c in half]) for half in courses]
+    same = [np.corrcoef(edges[0][s], edges[1][s])[0, 1] for s in range(2)]
+    other = [np.corrcoef(edges[0][s], edges[1][1 - s])[0, 1] for s in range(2)]
+    assert min(same) > 0.4
+    assert min(same) > max(other)

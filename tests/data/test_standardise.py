@@ -135,3 +135,17 @@ def test_confounds_and_scrubbing_against_plain_least_squares() -> None:
     # Residuals of all regressors at once; nilearn detrends, then regresses on the volumes kept, hence the tolerance.
     expected = courses[:, kept].T - design[kept] @ np.linalg.lstsq(design[kept], courses[:, kept].T, rcond=None)[0]
     assert np.corrcoef(found.ravel(), expected.T.ravel())[0, 1] > 0.99
+
+
+def test_a_known_sign_wins_over_skewness() -> None:
+    generator = np.random.default_rng(3)
+    maps = generator.gamma(1.0, size=(4, 200)).astype(np.float32)  # positively skewed
+    courses = generator.standard_normal((4, 50))
+    flipped_maps, flipped_courses = fix_signs(-maps, -courses)
+    assert np.allclose(flipped_maps, maps)
+    assert np.allclose(flipped_courses, courses)
+    known = np.array([1, -1, 0, 1])
+    told_maps, told_courses = fix_signs(-maps, -courses, known)
+    expected = np.array([-1, 1, 1, -1])[:, None]  # as given, turned, by skewness, as given
+    assert np.allclose(told_maps, expected * maps)
+    assert np.allclose(told_courses, expected * courses)

@@ -95,6 +95,7 @@ class BidsReader:
             component=np.arange(1, len(result.maps) + 1),
             network=[named.get(number, "") for number in range(1, len(result.maps) + 1)],
             maps=result.maps,
+            sign=np.ones(len(result.maps), dtype=np.int64),  # dual regression keeps the sign of the given maps
             nuisance={
                 "n_volumes": float(result.courses.shape[1]),
                 "mean_fd": mean_displacement(path, self.drop_volumes),
@@ -111,7 +112,11 @@ class BidsReader:
         """See `IcaReader`."""
         template = image_sha256(self._map_image)
         return {
-            "map": {"space": None if self.space == NATIVE else self.space, "template_sha256": template},
+            "map": {
+                "space": None if self.space == NATIVE else self.space,
+                "template_sha256": template,
+                "sign": "of the template",
+            },
             "course": {"band": list(self.band) if self.band else None, "template_sha256": template},
         }
 

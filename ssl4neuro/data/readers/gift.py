@@ -79,6 +79,7 @@ class GiftReader:
             component=np.arange(1, len(maps) + 1),
             network=[named.get(number, "") for number in range(1, len(maps) + 1)],
             maps=maps,
+            sign=np.ones(len(maps), dtype=np.int64),  # back-reconstruction keeps the sign of the group's maps
             nuisance={"n_volumes": float(courses.shape[1])},
         )
 
@@ -92,7 +93,7 @@ class GiftReader:
 
     def description(self) -> dict[str, dict[str, object]]:
         """See `IcaReader`."""
-        return {"map": {"space": None}, "course": {"band": None}}
+        return {"map": {"space": None, "sign": "of the group analysis"}, "course": {"band": None}}
 
     def _find(self) -> tuple[str, list[Scan]]:
         if not self.folder.is_dir():

@@ -11,12 +11,12 @@ from pathlib import Path
 
 import nibabel as nib
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
 from ssl4neuro.data.grid import load_image, make_grid, to_grid
 from ssl4neuro.data.readers.naming import TR_RANGE, SessionTable, common_root, entities, sites
 from ssl4neuro.data.scan import Grid, Scan, ScanRows
-from ssl4neuro.data.templates import THRESHOLD, assign, read_networks, read_review
+from ssl4neuro.data.templates import THRESHOLD, assign, correlate, read_networks, read_review
 from ssl4neuro.errors import UserError
 
 NETWORKS_FILE = "melodic_networks.tsv"
@@ -94,6 +94,7 @@ class MelodicReader:
             component=np.arange(1, len(maps) + 1),
             network=network,
             maps=maps,
+            sign=self._sign(maps),
             nuisance={"n_volumes": float(courses.shape[1])},
             assignment=table,
         )
@@ -107,7 +108,8 @@ class MelodicReader:
 
     def description(self) -> dict[str, dict[str, object]]:
         """See `IcaReader`."""
-        return {"map": {"space": None}, "course": {"band": None}}
+        by_template = {} if self.templates is None else {"sign": "of the template, positive skewness where none fits"}
+        return {"map": {"space": None, **by_template}, "course": {"band": None}}
 
     def _find(self) -> list[Scan]:
         for folder in self.folders:
@@ -160,6 +162,14 @@ class MelodicReader:
             return maps, [f"template {number}" for number in range(1, len(maps) + 1)]
         named = read_networks(self.networks, len(maps))
         return maps, [named.get(number, "") for number in range(1, len(maps) + 1)]
+
+    def _sign(self, maps: Float[np.ndarray, "components voxels"]) -> Int[np.ndarray, "components"] | None:
+        """Sign of the correlation with the template that fits best; 0, skewness decides, where none does."""
+        if self._templates is None:
+            return None
+        r = correlate(maps, self._templates[0])
+        best = np.take_along_axis(r, np.abs(r).argmax(axis=1)[:, None], axis=1)[:, 0]
+        return np.where(np.abs(best) < self.threshold, 0, np.sign(best)).astype(np.int64)
 
     def _label(self, scan: Scan, maps: Float[np.ndarray, "components voxels"]) -> tuple[list[str], list[dict[str, object]]]:
         numbers = range(1, len(maps) + 1)
