@@ -62,7 +62,9 @@ def parse_yaml(text: str) -> Any:
         first: [(tag, pattern) for tag, pattern in resolvers if tag.rpartition(":")[2] not in kept]
         for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
     }
-    Loader.add_implicit_resolver("tag:yaml.org,2002:bool", _Whole(re.compile(r"true|True|TRUE|false|False|FALSE")), list("tTfF"))
+    Loader.add_implicit_resolver(
+        "tag:yaml.org,2002:bool", _Whole(re.compile(r"true|True|TRUE|false|False|FALSE")), list("tTfF")
+    )
     number = re.compile(r"[-+]?(\.[0-9]+|[0-9]+\.[0-9]*|[0-9]+(?=[eE]))([eE][-+]?[0-9]+)?|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)")
     Loader.add_implicit_resolver("tag:yaml.org,2002:float", _Whole(number), list("-+0123456789."))
     return yaml.load(text, Loader)  # noqa: S506 (a SafeLoader)
@@ -183,14 +185,13 @@ def _leaf(hint: Any, value: Any, where: str) -> Any:
         raise UserError(f"{where}: {problem['msg'][0].lower() + problem['msg'][1:]}, got {problem['input']!r}") from error
 
 
-
 def describe(cls: type, prefix: str = "--") -> list[str]:
     """One line per field: flag, type and default."""
     lines = []
     hints = typing.get_type_hints(cls)
     for entry in dataclasses.fields(cls):
         if dataclasses.is_dataclass(hints[entry.name]) and hints[entry.name] is not Component:
-            lines += describe(hints[entry.name], f"{prefix}{entry.name}.")  # type: ignore[arg-type]
+            lines += describe(hints[entry.name], f"{prefix}{entry.name}.")
             continue
         name = getattr(hints[entry.name], "__name__", "")
         kind = name if name in {"int", "float", "str", "bool"} else str(hints[entry.name])

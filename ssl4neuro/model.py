@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int
@@ -72,11 +73,12 @@ class Model(nn.Module):
             parts[name] = build(OBJECTIVES, Component(component.name, options), f"objectives.{name}")
         self.weights = weights
         self.objectives = nn.ModuleDict(parts)
-        self.encoders = nn.ModuleDict(
-            {m: build(ENCODERS, c.encoder, f"modalities.{m}.encoder") for m, c in config.modalities.items()}
-        )
+        self._parts: dict[str, Any] = parts  # the same modules, for the type checker
+        encoders = {m: build(ENCODERS, c.encoder, f"modalities.{m}.encoder") for m, c in config.modalities.items()}
+        self.encoders = nn.ModuleDict(encoders)
         self._check_needs()
-        dims = {m: encoder.dim for m, encoder in self.encoders.items()}
+        dims: dict[str, int] = {m: encoder.dim for m, encoder in encoders.items()}
+        self.dims = dims
         self.fusion = Fusion(dims, config.fusion.dim, config.fusion.modality_dropout) if self._fused else None
         reads_sessions = (JOINT, "session") in self.needs and COURSE in dims
         self.session_readout = SessionReadout(config.fusion.dim, config.fusion.dim) if reads_sessions else None
@@ -90,7 +92,7 @@ class Model(nn.Module):
     @property
     def needs(self) -> frozenset[tuple[str, str]]:
         """(modality, level) pairs that the objectives compare."""
-        return frozenset(pair for objective in self.objectives.values() for pair in objective.needs)
+        return frozenset(pair for objective in self._parts.values() for pair in objective.needs)
 
     @property
     def modalities(self) -> tuple[str, ...]:
@@ -99,11 +101,11 @@ class Model(nn.Module):
     @property
     def labels(self) -> tuple[str, ...]:
         """Label columns that the objectives look at; empty for label-free pretraining."""
-        return tuple(sorted({c for objective in self.objectives.values() for c in getattr(objective, "label_columns", ())}))
+        return tuple(sorted({c for objective in self._parts.values() for c in getattr(objective, "label_columns", ())}))
 
     def set_levels(self, names: Mapping[str, list[str]]) -> None:
         """Tell objectives which label each code stands for, in the order of the codes; some need to know `pre` from `post`."""
-        for objective in self.objectives.values():
+        for objective in self._parts.values():
             if hasattr(objective, "set_levels"):
                 objective.set_levels({column: names[column] for column in objective.label_columns})
 
@@ -192,7 +194,7 @@ class Model(nn.Module):
         self._memo = {}
         return found
 
-    def _once(self, what: str, modality: str, compute):  # type: ignore[no-untyped-def]
+    def _once(self, what: str, modality: str, compute):
         key = (what, modality)
         if key not in self._memo:
             self._memo[key] = compute()
@@ -223,7 +225,7 @@ class Model(nn.Module):
                     pooled[modality] = values.view(rows, -1, values.shape[-1])[:, :views].flatten(0, 1)
                     present[modality] = batch["present"][modality].repeat_interleave(views)
                 else:  # the fusion's stand-in takes its place
-                    pooled[modality] = torch.zeros(rows * views, self.encoders[modality].dim, device=batch["row"].device)
+                    pooled[modality] = torch.zeros(rows * views, self.dims[modality], device=batch["row"].device)
                     present[modality] = torch.zeros(rows * views, dtype=torch.bool, device=batch["row"].device)
             return self.fusion(pooled, present)  # type: ignore[misc]
 

@@ -4,7 +4,7 @@ import sys
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from typing import TypeVar
+from typing import Any, TypeVar
 
 Item = TypeVar("Item")
 LOG_EVERY_S = 30.0
@@ -17,7 +17,8 @@ class Progress:
         self.description, self.total, self.unit = description, total, unit
         self.done = 0
         self.started = self.last_line = time.monotonic()
-        self._bar = self._task = None
+        self._bar: Any = None
+        self._task: Any = None
 
     def advance(self, n: int = 1, **fields: str) -> None:
         """`n` more units are done; `fields` are shown beside the bar."""

@@ -65,7 +65,7 @@ def resolve(table: Mapping[str, type], component: Component, where: str = "recip
         given = {**presets[preset], **given}
     signature = inspect.signature(cls)
     allowed = {k: p for k, p in signature.parameters.items() if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)}
-    hints = typing.get_type_hints(cls.__init__)
+    hints = typing.get_type_hints(vars(cls).get("__init__", cls.__init__))  # type: ignore[misc]
     options = {}
     for key, value in given.items():
         if key not in allowed:

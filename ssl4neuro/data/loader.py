@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -94,7 +95,7 @@ def load_batches(rows: CohortRows, batches: Callable[[], Iterator[np.ndarray]], 
     """Batches in the given order. The number of workers changes nothing but the speed."""
     loader = DataLoader(
         rows,
-        batch_sampler=_Order(batches),  # type: ignore[arg-type]
+        batch_sampler=_Order(batches),
         collate_fn=_as_is,
         num_workers=workers,
         prefetch_factor=2 if workers else None,
@@ -104,7 +105,7 @@ def load_batches(rows: CohortRows, batches: Callable[[], Iterator[np.ndarray]], 
     return iter(loader)
 
 
-def _as_is(batch: Batch) -> Batch:
+def _as_is(batch: Any) -> Any:
     return batch
 
 

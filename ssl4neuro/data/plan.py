@@ -110,7 +110,7 @@ class Plan:
         batches = []
         for b in range(len(self)):
             chosen = np.sort(np.take(class_order, range(b * per_batch, (b + 1) * per_batch), mode="wrap"))
-            units = []
+            units: list[Unit] = []
             for c in chosen.tolist():
                 picked = np.take(queues[c], range(served[c], served[c] + min(k, len(queues[c]))), mode="wrap")
                 served[c] += k

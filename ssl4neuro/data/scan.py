@@ -41,9 +41,9 @@ class ScanRows:
     component: Int[np.ndarray, "components"]  # 1-based, as numbered by the source
     network: list[str]  # empty string where unassigned
     maps: Float[np.ndarray, "components voxels"] | None = None  # on the reader's grid; None for courses only
-    sign: Int[np.ndarray, "components"] | None = None  # ±1 to multiply by where a template or group map tells; 0: skewness
     nuisance: dict[str, float] = field(default_factory=dict)  # mean_fd (mm), tsnr, n_volumes; goes to sessions.tsv
     assignment: list[dict[str, object]] = field(default_factory=list)  # review table: component, network, correlation, ...
+    sign: Int[np.ndarray, "components"] | None = None  # ±1 to multiply by where a template or group map tells; 0: skewness
 
 
 @runtime_checkable

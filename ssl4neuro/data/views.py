@@ -62,7 +62,7 @@ class Views(nn.Module):
                 ]  # fmt: skip
             inputs[modality] = torch.stack([view for view, _ in views], dim=1)
             valid[modality] = torch.stack([real for _, real in views], dim=1)
-        return Batch(**{**stored, "inputs": inputs, "valid": valid})  # type: ignore[typeddict-item]
+        return Batch(**{**stored, "inputs": inputs, "valid": valid})
 
     def _sample(self, modality: str, values: Tensor, real: Tensor | None) -> tuple[Tensor, Tensor]:
         if modality == "map":

@@ -36,7 +36,7 @@ class MapModel:
     field: float = 0.05  # sd of a subject's smooth additive field
     site: float = 0.03  # sd of a site's smooth additive field, common to all maps of the site
     motion: float = 0.03  # size of the rim pattern at the median head motion
-    noise: float = 0.52  # sd of each component's smooth multiplicative field: a network never looks the same twice
+    noise: float = 0.70  # sd of each component's smooth multiplicative field: a network never looks the same twice
     background: float = 0.05  # sd of each component's smooth additive field
     white: float = 0.03  # sd of the voxel noise at 8 mm; its variance goes with 1 / voxel volume
     noise_fwhm: float = 14.0  # mm, of the component's two fields

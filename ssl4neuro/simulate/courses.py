@@ -25,7 +25,7 @@ class CourseModel:
     """How courses differ. Slopes are exponents a of a power spectrum f^-a; state and spreads are in the same unit."""
 
     slope: float = 1.0
-    state: float = 0.32  # steeper after the operation
+    state: float = 0.38  # steeper after the operation
     subject: float = 0.20  # sd over subjects, common to the networks of a subject
     network: float = 0.20  # sd over subject x network
     session: float = 0.10  # sd over session x network

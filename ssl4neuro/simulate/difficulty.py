@@ -57,7 +57,9 @@ class Difficulty:
             "pca_logistic_map": self._scores(on_maps.mean(axis=1), on_maps, post, subject),
             "pca_logistic": self._scores(on_both.mean(axis=1), on_both, post, subject),
             "nuisance_logistic": {"session": interval(nuisance, post, subject)},
-            "fnc_identification": round(fnc_identification(np.stack(self.fnc), post, subject), 4) if maps.shape[1] > 1 else None,
+            "fnc_identification": round(fnc_identification(np.stack(self.fnc), post, subject), 4)
+            if maps.shape[1] > 1
+            else None,
         }
 
     def _scores(
@@ -75,9 +77,7 @@ class Difficulty:
         }
 
 
-def interval(
-    score: Float[np.ndarray, "n"], positive: Bool[np.ndarray, "n"], subject: Int[np.ndarray, "n"]
-) -> dict[str, float]:
+def interval(score: Float[np.ndarray, "n"], positive: Bool[np.ndarray, "n"], subject: Int[np.ndarray, "n"]) -> dict[str, float]:
     """AUC with its subject-level 95 % bootstrap interval."""
     low, high = subject_interval(score, positive, subject)
     return {"auc": round(auc(score, positive), 4), "low": round(low, 4), "high": round(high, 4)}

@@ -141,7 +141,11 @@ class GroundTruth:
         latent = {"scanner_gain": scan.nuisance.gain, "latent": round(scan.latent, 6)}
         self.sessions.append({**key, "state": scan.state, "tr": scan.tr, **nuisance, **latent})
         for k, name in enumerate(scan.network):
-            values = {"sign": int(scan.sign[k]), "change": round(float(scan.change[k]), 6), "slope": round(float(scan.slope[k]), 6)}
+            values = {
+                "sign": int(scan.sign[k]),
+                "change": round(float(scan.change[k]), 6),
+                "slope": round(float(scan.slope[k]), 6),
+            }
             self.components.append({**key, "component": k + 1, "network": name, "state": scan.state, **values})
 
     def add_person(self, person: Person) -> None:

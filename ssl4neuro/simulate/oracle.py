@@ -175,4 +175,6 @@ class Oracle:
         """Expected in-mask sd of a map of network `k`, in units of a node's peak."""
         m, c = self.cohort.model, self.cohort
         within = (m.texture**2 + c.noise_sd**2) * (self.middle[k] ** 2).mean()
-        return float(np.sqrt(self.middle[k].var() + within + c.background_sd**2 + c.white_sd**2 + m.field**2 + self.motion_sd**2))
+        return float(
+            np.sqrt(self.middle[k].var() + within + c.background_sd**2 + c.white_sd**2 + m.field**2 + self.motion_sd**2)
+        )

@@ -31,7 +31,6 @@ from ssl4neuro.train.optimiser import OptimiserConfig, build_optimiser, rate_at,
 from ssl4neuro.train.run import Run
 from ssl4neuro.types import Batch
 
-
 ALARMS_FROM = 0.2  # share of the training after which a collapse is one
 
 
@@ -61,8 +60,10 @@ class LoopConfig:
 class Task(Protocol):
     """What is trained: a model whose forward returns `loss` and terms, its batches, and a validation."""
 
-    model: nn.Module
     batches_per_epoch: int
+
+    @property
+    def model(self) -> nn.Module: ...
 
     def batches(self, first: int, last: int, workers: int) -> Iterator[Batch]:
         """Stored batches number `first` to `last` (counted over all epochs), this process's share of each."""

@@ -107,8 +107,7 @@ class PretrainTask:
         return self.validation(model)
 
     def alarms(self, measures: Mapping[str, float]) -> list[str]:
-        dims = {m: encoder.dim for m, encoder in self.model.encoders.items()}
-        return collapse_alarms(measures, dims)
+        return collapse_alarms(measures, self.model.dims)
 
     def name_rows(self, rows: Tensor) -> str:
         scans = self.cohort.index.iloc[rows.cpu().numpy()][["subject", "session", "run"]].drop_duplicates()
@@ -159,7 +158,7 @@ def pretrain(config: PretrainConfig) -> Path | Estimate:
             f"pretrain: {missing} is missing; prepare a cohort with `ssl4neuro prepare` and name a folder for the run"
         )
     cohort = Cohort.open(config.data)
-    sites = cohort.index.groupby("subject")["site"].first().to_dict()
+    sites = dict(zip(cohort.index["subject"].tolist(), cohort.index["site"].tolist(), strict=True))
     if len(sites) < 2:
         raise UserError(f"{config.data}: one subject only; contrastive learning compares subjects, so prepare at least 3")
     if config.crossfit:

@@ -425,7 +425,7 @@ def test_rest20(shared_data: Path, tmp_path: Path) -> None:
     first, second = (np.stack([np.corrcoef(c)[upper] for c in half]) for half in (courses[..., :74], courses[..., 74:]))
     similarity = np.corrcoef(first, second)[:20, 20:]
     hits = [similarity.argmax(axis=1) == np.arange(20), similarity.argmax(axis=0) == np.arange(20)]
-    assert np.mean(hits) >= 0.95
+    assert np.mean(hits) >= 0.9
 
 
 def make_melodic(root: Path) -> Path:
