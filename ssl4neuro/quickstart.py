@@ -127,7 +127,7 @@ def _evaluate(out: Path, config: QuickstartConfig) -> list[str]:
         "",
         render(result, metrics=("AUC",)),
         "",
-        f"Known truth: {_oracle(out / 'data')}",
+        f"For comparison, {_oracle(out / 'data')}.",
         "",
         "Cross-modal retrieval on held-out subjects (which map belongs to this course, and the reverse):",
         *(f"  {metric}" for metric in found if metric.metric == "top-5"),
@@ -145,8 +145,10 @@ def _evaluate(out: Path, config: QuickstartConfig) -> list[str]:
 
 
 def _oracle(data: Path) -> str:
+    """What an oracle that knows the simulated effect reaches over the whole cohort."""
     truth = json.loads((data / "ground_truth" / "truth.json").read_text(encoding="utf-8"))
-    return json.dumps(truth.get("oracle"))
+    found = truth["difficulty"]["oracle"]["session"]
+    return f"an oracle that knows the effect reaches AUC {found['auc']:.3f} ({found['low']:.3f} to {found['high']:.3f}), all subjects"
 
 
 def _say(text: str) -> None:

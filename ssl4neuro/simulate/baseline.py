@@ -1,7 +1,6 @@
 """What plain machine learning reaches on a simulated cohort: PCA + logistic regression, and the nuisances alone.
 
-Everything that is fitted (PCA, scaling, regression) is fitted on the training subjects of each fold; a session's score is the mean
-decision value of its networks, each of which has its own model.
+Everything that is fitted (PCA, scaling, regression) is fitted on the training subjects of each fold.
 """
 
 import warnings
@@ -11,7 +10,7 @@ from jaxtyping import Bool, Float, Int
 
 from ssl4neuro.simulate.networks import Brain
 
-MAP_COMPONENTS, COURSE_COMPONENTS, FOLDS = 20, 3, 5
+FOLDS = 5
 
 
 def coarse(brain: Brain, maps: Float[np.ndarray, "maps voxels"], size: float = 8.0) -> Float[np.ndarray, "maps blocks"]:
@@ -30,11 +29,11 @@ def coarse(brain: Brain, maps: Float[np.ndarray, "maps voxels"], size: float = 8
 
 
 def pca_logistic(
-    blocks: list[tuple[Float[np.ndarray, "scans networks _"], int]],
+    blocks: list[tuple[Float[np.ndarray, "scans units _"], int]],
     positive: Bool[np.ndarray, "scans"],
     subject: Int[np.ndarray, "scans"],
-) -> Float[np.ndarray, "scans networks"]:
-    """Out-of-fold decision values for `post` of PCA + logistic regression, one model per network.
+) -> Float[np.ndarray, "scans units"]:
+    """Out-of-fold decision values for `post` of PCA + logistic regression, one model per unit (a network, or all of them).
 
     Args:
         blocks: pairs of features and number of principal components; their scores are joined.

@@ -1,0 +1,27 @@
+"""Every shipped recipe loads, builds its model, and stays short."""
+
+from pathlib import Path
+
+import pytest
+
+from ssl4neuro.augment import AUGMENTATIONS
+from ssl4neuro.config import load
+from ssl4neuro.model import Model
+from ssl4neuro.registry import build
+from ssl4neuro.shipped import folder, recipes, summary
+from ssl4neuro.train.pretrain import PretrainConfig
+
+
+@pytest.mark.parametrize("recipe", recipes(), ids=lambda path: path.stem)
+def test_recipe(recipe: Path) -> None:
+    config = load(PretrainConfig, recipe)
+    Model(config.model)
+    for modality in config.modalities.values():
+        if modality.augment is not None:
+            build(AUGMENTATIONS, modality.augment)
+    assert len(summary(recipe)) > 20
+
+
+def test_scripts_are_thin() -> None:
+    for script in folder().glob("*.py"):
+        assert len(script.read_text().splitlines()) <= 30
