@@ -80,13 +80,13 @@ class Model(nn.Module):
         dims: dict[str, int] = {m: encoder.dim for m, encoder in encoders.items()}
         self.dims = dims
         self.fusion = Fusion(dims, config.fusion.dim, config.fusion.modality_dropout) if self._fused else None
-        reads_sessions = (JOINT, "session") in self.needs and COURSE in dims
-        self.session_readout = SessionReadout(config.fusion.dim, config.fusion.dim) if reads_sessions else None
         dims = {**dims, JOINT: config.fusion.dim}
-        self.projectors = nn.ModuleDict({m: self._projector(m, d) for m, d in dims.items() if (m, "row") in self.needs})
+        projectors = {m: self._projector(m, d) for m, d in dims.items() if (m, "row") in self.needs}
+        self.projectors = nn.ModuleDict(projectors)
         self.session_projectors = nn.ModuleDict(
             {m: self._projector(m, d) for m, d in dims.items() if (m, "session") in self.needs}
         )
+        self.session_readout = SessionReadout(projectors[self.namer].dim, config.fusion.dim) if self.namer is not None else None
         self._memo: dict[tuple[str, str], Tensor | Encoding] = {}
 
     @property
@@ -110,8 +110,18 @@ class Model(nn.Module):
                 objective.set_levels({column: names[column] for column in objective.label_columns})
 
     @property
+    def namer(self) -> str | None:
+        """The modality whose projections tell the components of a scan apart when the joint session embedding is read.
+
+        Courses alone rarely say which component they are (DESIGN section 8); maps do.
+        """
+        others = [m for m in self.config.modalities if m != COURSE and (m, "row") in self.needs]
+        reads = (JOINT, "session") in self.needs and COURSE in self.config.modalities
+        return others[0] if reads and others else None
+
+    @property
     def _fused(self) -> bool:
-        return any(modality == JOINT for modality, _ in self.needs)
+        return (JOINT, "row") in self.needs or ((JOINT, "session") in self.needs and self.namer is None)
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         """`loss` and `<objective>/<term>` for the log.
@@ -190,6 +200,7 @@ class Model(nn.Module):
                 found[f"session:{modality}_projected"] = nn.functional.normalize(sessions.squeeze(1), dim=-1)
         if self.fusion is not None:
             found[JOINT] = self._joint(batch)[0]
+        if self.fusion is not None or self._reads(batch):
             found[f"session:{JOINT}"] = self.pool_sessions(self._joint_session(batch)[0], number, 1).squeeze(1)
         self._memo = {}
         return found
@@ -231,13 +242,24 @@ class Model(nn.Module):
 
         return self._once("fuse", JOINT, compute), views
 
+    def _reads(self, batch: Batch) -> bool:
+        """Whether the scan's courses can be read in the order that another modality gives them."""
+        return self.namer is not None and COURSE in batch["inputs"] and self.namer in batch["inputs"]
+
     def _joint_session(self, batch: Batch) -> tuple[Encoding, int]:
-        """Fused rows, and the scan's vector read from how its components' courses relate, ordered by what the fusion knows."""
-        fused, views = self._joint(batch)
-        if self.session_readout is None or COURSE not in batch["inputs"]:
+        """The scan's vector: how its components' courses relate, in the order that the other modality's projections give.
+
+        The projections are read, not trained, here: telling people apart must not bend what tells components apart.
+        """
+        if not self._reads(batch):
+            fused, views = self._joint(batch)
             return Encoding(fused), views
-        x, valid = (part[COURSE][:, :views].flatten(0, 1) for part in (batch["inputs"], batch["valid"]))
-        return Encoding(fused, session=self.session_readout(fused, x, valid, self._view_groups(batch, views))), views
+        assert self.namer is not None and self.session_readout is not None
+        x, valid = batch["inputs"][COURSE], batch["valid"][COURSE]
+        views = x.shape[1]
+        names = nn.functional.normalize(self.project(batch, self.namer)[:, 0].detach(), dim=-1).repeat_interleave(views, dim=0)
+        session = self.session_readout(names, x.flatten(0, 1), valid.flatten(0, 1), self._view_groups(batch, views))
+        return Encoding(session, session=session), views
 
     def _view_groups(self, batch: Batch, views: int) -> Int[Tensor, "flat"]:
         """Code of each row's scan and view: the views of a scan are sets of their own."""

@@ -60,6 +60,11 @@ class Embeddings:
         """Names of the embedding columns: modalities, `joint`, and `<modality>_projected`."""
         return list(self.info["modalities"])
 
+    def columns_of(self, unit: Unit) -> list[str]:
+        """The columns that exist at this level: some embeddings are of whole scans only."""
+        table = self.samples if unit == "sample" else self.sessions
+        return [column for column in self.columns if column in table.column_names]
+
     @cached_property
     def _tables(self) -> dict[str, pd.DataFrame]:
         tables = {}
@@ -84,8 +89,8 @@ class Embeddings:
     def matrix(self, unit: Unit, column: str) -> Float[np.ndarray, "n dim"]:
         """Embeddings of one column; a subject's is the mean over its scans."""
         table = self.samples if unit == "sample" else self.sessions
-        if column not in self.columns or column not in table.column_names:
-            raise UserError(f"{self.path}: no embedding '{column}'{suggest(column, self.columns)}")
+        if column not in self.columns_of(unit):
+            raise UserError(f"{self.path}: no embedding '{column}' of a {unit}{suggest(column, self.columns_of(unit))}")
         values = table[column].combine_chunks()
         matrix = values.flatten().to_numpy(zero_copy_only=False).reshape(len(values), -1).astype(np.float32)
         if unit != "subject":

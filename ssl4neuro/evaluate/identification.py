@@ -165,7 +165,7 @@ def identify_embeddings(
     Raises:
         UserError: fewer than two unseen subjects with two vectors.
     """
-    name = column or ("joint" if "joint" in first.columns else first.columns[0])
+    name = column or ("joint" if "joint" in first.columns_of("session") else first.columns_of("session")[0])
     pairs = []
     for source, which in ((first, 0), (second or first, 0 if second is not None else 1)):
         table = source.table("session").reset_index(drop=True)

@@ -33,7 +33,7 @@ def identify_scans(
     if second is not None and second.info["checkpoint_sha256"] != first.info["checkpoint_sha256"]:
         raise UserError(f"{other}: embedded by another encoder than {embeddings}; embed both cohorts with the same run")
     found = {}
-    for column in first.columns:
+    for column in first.columns_of("session"):
         if not column.endswith("_projected"):
             found[column] = identify_embeddings(first, second, column=column, allow_overlap=allow_overlap, seed=seed)
     for name, kind in (("FNC", "fnc"), ("raw maps", "maps")):

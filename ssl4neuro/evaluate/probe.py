@@ -96,7 +96,8 @@ def probe(
     problem = pose(table, table[target], target, unit, task=task, site=site, positive=positive, allow_overlap=allow_overlap)
     settings = Settings(folds, repeats, permutations, bootstrap, seed, leave_site_out)
     candidates = [
-        Candidate(name, ArrayFeatures(opened.matrix(unit, name)[problem.kept]), model) for name in _columns(opened, column)
+        Candidate(name, ArrayFeatures(opened.matrix(unit, name)[problem.kept]), model)
+        for name in _columns(opened, unit, column)
     ]
     notes: list[str] = []
     if baselines:
@@ -164,8 +165,8 @@ def probe_arrays(
     return _result(problem, probe, candidates, outcomes, scheme, settings, [], {})
 
 
-def _columns(embeddings: Embeddings, column: str | None) -> list[str]:
-    own = [name for name in embeddings.columns if not name.endswith("_projected")]
+def _columns(embeddings: Embeddings, unit: Unit, column: str | None) -> list[str]:
+    own = [name for name in embeddings.columns_of(unit) if not name.endswith("_projected")]
     if column is None:
         return ["joint"] if "joint" in own else own
     return own if column == "all" else [column]

@@ -18,7 +18,7 @@ import pandas as pd
 from jaxtyping import Float
 
 from ssl4neuro.atomic import new_folder
-from ssl4neuro.data.embeddings import Embeddings
+from ssl4neuro.data.embeddings import Embeddings, Unit
 from ssl4neuro.errors import UserError
 from ssl4neuro.progress import progress
 from ssl4neuro.registry import suggest
@@ -64,7 +64,7 @@ def build_index(
     if Path(out).exists():
         raise UserError(f"{out}: exists already; name another output folder or delete it")
     source = Embeddings.open(embeddings)
-    names = _columns(source, columns)
+    names = _columns(source, unit, columns)
     metadata = source.table(unit).reset_index(drop=True)
     if not len(metadata):
         raise UserError(f"{embeddings}: no rows to index; embed a cohort that has some")
@@ -114,11 +114,11 @@ def unit_vectors(
     return np.ascontiguousarray(matrix / length, dtype=np.float32)
 
 
-def _columns(source: Embeddings, columns: Sequence[str] | None) -> list[str]:
-    names = source.columns if columns is None else list(dict.fromkeys(columns))
+def _columns(source: Embeddings, unit: Unit, columns: Sequence[str] | None) -> list[str]:
+    names = source.columns_of(unit) if columns is None else list(dict.fromkeys(columns))
     for name in names:
-        if name not in source.columns:
-            raise UserError(f"{source.path}: no embedding '{name}'{suggest(name, source.columns)}")
+        if name not in source.columns_of(unit):
+            raise UserError(f"{source.path}: no embedding '{name}'{suggest(name, source.columns_of(unit))}")
     if not names:
         raise UserError(f"{source.path}: no embedding columns to index; embed the cohort again")
     return names

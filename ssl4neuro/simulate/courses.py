@@ -1,5 +1,6 @@
 """Time courses of correlated networks with band-limited spectra, and what an expert reads from them."""
 
+import itertools
 from dataclasses import dataclass
 
 import numpy as np
@@ -51,7 +52,7 @@ def draw_courses(
 ) -> Float[np.ndarray, "networks {components} time"]:
     """Courses of sd about 1 whose power within `BAND` falls as f^-slope and is (nearly) nothing outside.
 
-    They are cut from a longer record, so that they neither start where they end nor have lines at the bins of their own spectrum.
+    They are cut from a longer record, so that they neither start where they end nor have lines at the bins of their spectrum.
     """
     count = len(slopes)
     record = length + 128
@@ -112,5 +113,5 @@ def log_spectrum(course: Float[np.ndarray, "time"], tr: float, bands: int = 12) 
     frequency = np.fft.rfftfreq(len(course), tr)
     power = np.abs(np.fft.rfft(course - course.mean())) ** 2
     edges = np.linspace(*BAND, bands + 1)
-    sums = np.array([power[(frequency >= lo) & (frequency < hi)].sum() for lo, hi in zip(edges[:-1], edges[1:], strict=True)])
+    sums = np.array([power[(frequency >= lo) & (frequency < hi)].sum() for lo, hi in itertools.pairwise(edges)])
     return np.log(sums / sums.sum() + 1e-6)

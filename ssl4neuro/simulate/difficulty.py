@@ -1,7 +1,8 @@
 """The numbers printed with a cohort: oracle, PCA + logistic regression, nuisances alone, identification from FNC.
 
-PCA + logistic regression per session sees the maps of all its networks side by side (50 components, as the baseline of `evaluate`);
-per cell there is one model for each network (20 components). With spectra, 10 and 3 components of the courses' log spectra are added.
+Per session, PCA + logistic regression sees the maps of all its networks side by side (50 components, as the baseline of
+`evaluate`); per cell there is one model for each network (20 components). With spectra, 10 and 3 components of the courses' log
+spectra are added.
 """
 
 import numpy as np
@@ -118,8 +119,8 @@ def describe(numbers: dict) -> str:
         lines.append(f"{label:32s}{_text(entry['session']):>28s}{cell:>26s}")
     n = numbers["subjects"]
     lines += [
-        f"n = {n} subjects, {numbers['sessions']} sessions; intervals by bootstrap over subjects; a cell is one network of one session",
-        f"the oracle's AUC expected over cohorts with these settings is {numbers['expected_oracle']:.3f}; one cohort scatters around it",
+        f"n = {n} subjects, {numbers['sessions']} sessions; intervals by bootstrap over subjects; cell = one network of a session",
+        f"normal theory expects the oracle at {numbers['expected_oracle']:.3f} on average; one cohort scatters around it",
     ]
     if numbers["fnc_identification"] is not None:
         found = f"{numbers['fnc_identification']:.0%} (chance {1 / n:.1%})"

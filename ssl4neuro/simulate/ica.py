@@ -1,8 +1,8 @@
 """`simulate ica`: a pre/post ICA cohort with known truth, written as the files that a user of FSL MELODIC has.
 
-    OUT/sub-001/ses-pre/   melodic_IC.nii.gz  melodic_mix  melodic_networks.tsv  mask.nii.gz
-    OUT/                   participants.tsv  sessions.tsv  networks.tsv  templates.nii.gz  dataset_description.json
-    OUT/ground_truth/      effect_<network>.nii.gz  subjects/sub-001.nii.gz  subjects.tsv  sessions.tsv  components.tsv  truth.json
+    OUT/sub-001/ses-pre/  melodic_IC.nii.gz  melodic_mix  melodic_networks.tsv  mask.nii.gz
+    OUT/                  participants.tsv  sessions.tsv  networks.tsv  templates.nii.gz  dataset_description.json
+    OUT/ground_truth/     truth.json  effect_<network>.nii.gz  subjects/sub-001.nii.gz  subjects.tsv  sessions.tsv  components.tsv
 
 `networks.tsv` names the volumes of `templates.nii.gz`; what a session's own components are stands in its `melodic_networks.tsv`
 (delete those files to try the assignment by template correlation). The same settings and seed give the same bytes.

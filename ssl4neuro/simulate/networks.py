@@ -12,9 +12,9 @@ from ssl4neuro.errors import UserError
 class Node:
     """One Gaussian blob of a network, at MNI coordinates in mm (x grows to the right)."""
 
-    x: float
-    y: float
-    z: float
+    x: int
+    y: int
+    z: int
     amplitude: float = 1.0
     sigma: float = 9.0  # mm
 

@@ -77,7 +77,9 @@ def main() -> None:
     pretrain(load(PretrainConfig, find_recipe("rest_ica"), [*flags, *(["--resume"] if (work / "run").exists() else [])]))
     summaries = [json.loads((work / "run" / f"fold-{k}" / "summary.json").read_text()) for k in range(FOLDS)]
     speed, wait = (np.mean([s[key] for s in summaries]) for key in ("samples_per_s", "data_wait"))
-    print(f"pretraining: {speed:.1f} samples/s, data wait {wait:.2%}, {np.mean([s['seconds'] for s in summaries]):.0f} s a fold")
+    print(
+        f"pretraining: {speed:.1f} samples/s, data wait {wait:.2%}, {np.mean([s['seconds'] for s in summaries]):.0f} s a fold"
+    )
 
     identified: dict[str, list[np.ndarray]] = {}
     pairs: dict[str, list[np.ndarray]] = {"course": [], "map": []}
@@ -107,7 +109,11 @@ def main() -> None:
     fold_of_row = np.array([int(s.split("-")[0]) for s in scans])
     for label, gallery in (("within the scan", groups), ("among the fold's scans", fold_of_row)):
         found = retrieval(
-            np.concatenate(pairs["course"]), np.concatenate(pairs["map"]), np.array(rows), groups=gallery, direction="course to map"
+            np.concatenate(pairs["course"]),
+            np.concatenate(pairs["map"]),
+            np.array(rows),
+            groups=gallery,
+            direction="course to map",
         )
         print(f"cross-modal retrieval {label}:")
         for metric in found:

@@ -24,7 +24,8 @@ def same(one, other) -> bool:
 def test_a_subject_does_not_depend_on_the_number_of_subjects():
     few, many = SimulatedCohort(SMALL), SimulatedCohort(replace(SMALL, subjects=300))
     (person, scans), (other_person, other_scans) = few.subject(3), many.subject(3)
-    assert person.name == other_person.name and person.site == other_person.site
+    assert person.name == other_person.name
+    assert person.site == other_person.site
     assert all(same(a, b) for a, b in zip(scans, other_scans, strict=True))
 
 
@@ -53,7 +54,8 @@ def test_effect_is_in_part_of_the_network_and_of_the_stated_size():
         assert np.abs(effect[distance > 45]).max() < 1e-3
         assert effect.max() == pytest.approx(cohort.model.change, rel=0.25)
     changes = [person.change for person, _ in cohort]
-    assert np.min(changes) >= 0.10 and np.max(changes) <= 0.30
+    assert np.min(changes) >= 0.10
+    assert np.max(changes) <= 0.30
 
 
 def test_signs_are_random_and_order_is_shuffled():
@@ -77,23 +79,36 @@ def test_sign_is_that_of_map_and_course_together():
 def test_lengths_and_nuisances():
     scans = [scan for _, scans in SimulatedCohort(replace(SMALL, subjects=40, networks=1)) for scan in scans]
     lengths = np.array([scan.courses.shape[1] for scan in scans])
-    assert lengths.min() >= 250 and lengths.max() <= 600 and lengths.std() > 60
+    assert lengths.min() >= 250
+    assert lengths.max() <= 600
+    assert lengths.std() > 60
     assert all(scan.nuisance.volumes == scan.courses.shape[1] for scan in scans)
     assert np.median([scan.nuisance.mean_fd for scan in scans]) == pytest.approx(0.15, rel=0.25)
 
 
 def test_components_and_sessions():
     cohort = SimulatedCohort(replace(SMALL, components=3, sessions=4, networks=2))
-    person, scans = cohort.subject(0)
+    _person, scans = cohort.subject(0)
     assert [scan.session for scan in scans] == ["ses-pre1", "ses-pre2", "ses-post1", "ses-post2"]
     assert [scan.state for scan in scans] == ["pre", "pre", "post", "post"]
-    assert scans[0].maps.shape == (6, len(cohort.xyz)) and scans[0].courses.shape[0] == 6
+    assert scans[0].maps.shape == (6, len(cohort.xyz))
+    assert scans[0].courses.shape[0] == 6
     assert sorted(scans[0].network) == ["motor"] * 3 + ["vision"] * 3
 
 
 def test_noise_free_maps_are_the_template():
     quiet = MapModel(
-        drift=0, shift=0, node=0, texture=0, field=0, site=0, motion=0, noise=0, background=0, white=0, change_sd=0
+        drift=0.0,
+        shift=0.0,
+        node=0.0,
+        texture=0.0,
+        field=0.0,
+        site=0.0,
+        motion=0.0,
+        noise=0.0,
+        background=0.0,
+        white=0.0,
+        change_sd=0.0,
     )
     cohort = SimulatedCohort(replace(SMALL, maps=quiet))
     _, (before, after) = cohort.subject(1)
@@ -113,9 +128,9 @@ def test_left_is_left():
     assert xyz[motor.argmax(), 2] > 40
 
 
-@pytest.mark.parametrize("brain", [4.0, 8.0])
-def test_the_mean_of_shifted_maps_is_the_blurred_map(brain: float):
-    xyz = load_brain(brain).coordinates()[::7]
+@pytest.mark.parametrize("resolution", [4.0, 8.0])
+def test_the_mean_of_shifted_maps_is_the_blurred_map(resolution: float):
+    xyz = load_brain(resolution).coordinates()[::7]
     rng = np.random.default_rng(0)
     shifted = [network_map(xyz, "vision", shift=3.0 * rng.standard_normal(3)) for _ in range(800)]
     np.testing.assert_allclose(np.mean(shifted, axis=0), network_map(xyz, "vision", blur=3.0), atol=0.04)
@@ -131,5 +146,5 @@ def test_bad_settings_are_refused(option: str, value: float):
 
 
 def test_bad_resolution_is_refused():
-    with pytest.raises(UserError, match="resolution 7.5"):
+    with pytest.raises(UserError, match=r"resolution 7\.5"):
         load_brain(7.5)

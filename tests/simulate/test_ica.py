@@ -42,10 +42,13 @@ def test_images_hold_the_cohort(folder: Path):
     _, scans = cohort.subject(1)
     for scan in scans:
         image = nib.load(folder / "sub-002" / scan.session / "melodic_IC.nii.gz")
-        assert image.get_data_dtype() == np.float32 and image.shape == (*cohort.brain.mask.shape, 5)
+        assert image.get_data_dtype() == np.float32
+        assert image.shape == (*cohort.brain.mask.shape, 5)
         np.testing.assert_array_equal(image.affine, cohort.brain.affine)
-        assert image.header["sform_code"] == 4 and image.header["qform_code"] == 4  # MNI
-        assert image.header.get_zooms()[3] == 2.0 and image.header.get_xyzt_units() == ("mm", "sec")
+        assert image.header["sform_code"] == 4
+        assert image.header["qform_code"] == 4
+        assert image.header.get_zooms()[3] == 2.0
+        assert image.header.get_xyzt_units() == ("mm", "sec")
         data = np.moveaxis(np.asarray(image.dataobj), -1, 0)
         np.testing.assert_array_equal(data[:, cohort.brain.mask], scan.maps)
         assert not data[:, ~cohort.brain.mask].any()
@@ -60,13 +63,15 @@ def test_language_lies_on_the_left_in_the_written_template(folder: Path):
     names = pd.read_csv(folder / "networks.tsv", sep="\t").network.tolist()
     language = np.asarray(image.dataobj)[..., names.index("language")]
     peak = nib.affines.apply_affine(image.affine, np.unravel_index(language.argmax(), language.shape))
-    assert peak[0] < -40 and nib.aff2axcodes(image.affine) == ("R", "A", "S")
+    assert peak[0] < -40
+    assert nib.aff2axcodes(image.affine) == ("R", "A", "S")
 
 
 def test_tables(folder: Path):
     people = pd.read_csv(folder / "participants.tsv", sep="\t")
     sessions = pd.read_csv(folder / "sessions.tsv", sep="\t")
-    assert list(people.columns) == ["participant_id", "age", "sex", "site"] and len(people) == 3
+    assert list(people.columns) == ["participant_id", "age", "sex", "site"]
+    assert len(people) == 3
     assert set(people.site) == {"site-1", "site-2"}
     assert list(sessions.columns) == ["participant_id", "session_id", "state", "tr", "mean_fd", "tsnr"]
     assert sessions.groupby("participant_id").state.apply(list).tolist() == [["pre", "post"]] * 3
@@ -86,10 +91,12 @@ def test_truth_undoes_what_was_done(folder: Path):
             own = maps[..., row.component - 1] * row.sign
             assert np.corrcoef(own.ravel(), templates[..., names.index(row.network)].ravel())[0, 1] > 0
     numbers = json.loads((truth / "truth.json").read_text())
-    assert numbers["settings"]["seed"] == 5 and numbers["settings"]["maps"]["noise"] > 0
+    assert numbers["settings"]["seed"] == 5
+    assert numbers["settings"]["maps"]["noise"] > 0
     assert 0.5 < numbers["difficulty"]["oracle"]["session"]["auc"] <= 1
     effect = nib.load(truth / "effect_motor.nii.gz")
-    assert effect.shape == templates.shape[:3] and np.asarray(effect.dataobj).max() > 0.1
+    assert effect.shape == templates.shape[:3]
+    assert np.asarray(effect.dataobj).max() > 0.1
     assert nib.load(truth / "subjects" / "sub-003.nii.gz").shape == templates.shape
     assert len(pd.read_csv(truth / "subjects.tsv", sep="\t")) == 3 * 5
 
@@ -100,14 +107,18 @@ def test_our_reader_takes_it(folder: Path):
     assert [(s.subject, s.session) for s in scans[:2]] == [("sub-001", "ses-post"), ("sub-001", "ses-pre")]
     rows = reader.read(scans[0])
     told = pd.read_csv(folder / "sub-001" / "ses-post" / "melodic_networks.tsv", sep="\t")
-    assert rows.network == told.network.tolist() and rows.tr == 2.0
-    assert rows.maps.shape == (5, int(reader.grid().mask.sum())) and rows.courses.shape[0] == 5
+    assert rows.network == told.network.tolist()
+    assert rows.tr == 2.0
+    assert rows.maps.shape == (5, int(reader.grid().mask.sum()))
+    assert rows.courses.shape[0] == 5
 
 
 def test_summary_is_printed(tmp_path: Path, capsys: pytest.CaptureFixture):
     simulate_ica(tmp_path / "tiny", subjects=2, networks=1)
     text = capsys.readouterr().out
-    assert "oracle" in text and "PCA + logistic" in text and "2 subjects x 2 sessions" in text
+    assert "oracle" in text
+    assert "PCA + logistic" in text
+    assert "2 subjects x 2 sessions" in text
 
 
 def test_existing_folder_and_unknown_format_are_refused(folder: Path, tmp_path: Path):

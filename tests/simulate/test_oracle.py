@@ -84,7 +84,7 @@ def test_weights_solve_the_constrained_discriminant():
 
 
 def test_oracle_and_baseline_are_calibrated_over_seeds():
-    """One cohort of 40 has an AUC with sd 0.02 (oracle) and 0.08 (PCA + logistic); the mean of several must lie in the bands."""
+    """One cohort of 40 has an AUC with sd 0.02 (oracle) and 0.08 (PCA + logistic); the mean of several is in the bands."""
     numbers = [collect(IcaSettings(subjects=40, seed=seed)).numbers() for seed in range(2000, 2006)]
     oracle = np.mean([n["oracle"]["session"]["auc"] for n in numbers])
     assert 0.93 <= oracle <= 0.97
@@ -96,7 +96,8 @@ def test_oracle_and_baseline_are_calibrated_over_seeds():
 def test_oracle_needs_both_modalities(default: Difficulty):
     post = np.array(default.state)
     alone = [auc(np.array([getattr(e, name) for e in default.evidence]), post) for name in ("map_session", "course_session")]
-    assert min(alone) > 0.7 and max(alone) < session_auc(default)
+    assert min(alone) > 0.7
+    assert max(alone) < session_auc(default)
 
 
 def test_null_effect_is_at_chance():
@@ -168,4 +169,6 @@ def test_folds_keep_subjects_together_and_scores_are_out_of_fold():
 
 def test_the_table_states_unit_n_and_interval(default: Difficulty):
     text = describe(default.numbers())
-    assert "AUC per session [95 % CI]" in text and "n = 40 subjects, 80 sessions" in text and "oracle" in text
+    assert "AUC per session [95 % CI]" in text
+    assert "n = 40 subjects, 80 sessions" in text
+    assert "oracle" in text
