@@ -254,7 +254,8 @@ class Model(nn.Module):
         if not self._reads(batch):
             fused, views = self._joint(batch)
             return Encoding(fused), views
-        assert self.namer is not None and self.session_readout is not None
+        assert self.namer is not None
+        assert self.session_readout is not None
         x, valid = batch["inputs"][COURSE], batch["valid"][COURSE]
         views = x.shape[1]
         names = nn.functional.normalize(self.project(batch, self.namer)[:, 0].detach(), dim=-1).repeat_interleave(views, dim=0)
@@ -266,7 +267,7 @@ class Model(nn.Module):
         number, _ = first_rows(batch["group"])
         return (number[:, None] * views + torch.arange(views, device=number.device)).flatten()
 
-    def _projector(self, modality: str, dim: int) -> nn.Module:
+    def _projector(self, modality: str, dim: int) -> Any:
         owner = modality if modality in self.config.modalities else next(iter(self.config.modalities))
         component = self.config.modalities[owner].projector
         options = {"in_dim": dim, **component.options}

@@ -148,7 +148,8 @@ def _oracle(data: Path) -> str:
     """What an oracle that knows the simulated effect reaches over the whole cohort."""
     truth = json.loads((data / "ground_truth" / "truth.json").read_text(encoding="utf-8"))
     found = truth["difficulty"]["oracle"]["session"]
-    return f"an oracle that knows the effect reaches AUC {found['auc']:.3f} ({found['low']:.3f} to {found['high']:.3f}), all subjects"
+    interval = f"{found['low']:.3f} to {found['high']:.3f}"
+    return f"an oracle that knows the effect reaches AUC {found['auc']:.3f} ({interval}) over all subjects"
 
 
 def _say(text: str) -> None:

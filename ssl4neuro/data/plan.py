@@ -26,7 +26,7 @@ class SamplingConfig:
     batch_size: int = 64  # units per batch: rows, scans or subjects; with `classes`: classes × samples_per_class
     labels: tuple[str, ...] = ()  # columns that define the classes of P×K sampling
     samples_per_class: int = 4  # K, each from another subject where there are enough
-    components: int | None = None  # at most so many components of a scan, drawn anew every epoch
+    components: int | None = None  # at most so many components, the same of every scan, drawn anew every epoch
 
     def __post_init__(self) -> None:
         if self.batch_size < 1 or self.samples_per_class < 1:
@@ -88,7 +88,10 @@ class Plan:
         units = [self.rows[keys == key] for key in np.unique(keys)]
         limit = self.config.components
         if limit is not None:
-            units = [np.sort(generator.permutation(unit)[:limit]) if len(unit) > limit else unit for unit in units]
+            # The same places in every scan: which components were drawn must not tell one scan from another.
+            places = np.sort(generator.permutation(max(map(len, units)))[:limit])
+            units = [unit[places[places < len(unit)]] for unit in units]
+            units = [unit for unit in units if len(unit)]
         return units
 
     def _classes(self) -> Unit:

@@ -119,7 +119,7 @@ def describe(numbers: dict) -> str:
         lines.append(f"{label:32s}{_text(entry['session']):>28s}{cell:>26s}")
     n = numbers["subjects"]
     lines += [
-        f"n = {n} subjects, {numbers['sessions']} sessions; intervals by bootstrap over subjects; cell = one network of a session",
+        f"n = {n} subjects, {numbers['sessions']} sessions; intervals by bootstrap over subjects; cell: a network of a session",
         f"normal theory expects the oracle at {numbers['expected_oracle']:.3f} on average; one cohort scatters around it",
     ]
     if numbers["fnc_identification"] is not None:

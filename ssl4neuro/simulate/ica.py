@@ -2,7 +2,8 @@
 
     OUT/sub-001/ses-pre/  melodic_IC.nii.gz  melodic_mix  melodic_networks.tsv  mask.nii.gz
     OUT/                  participants.tsv  sessions.tsv  networks.tsv  templates.nii.gz  dataset_description.json
-    OUT/ground_truth/     truth.json  effect_<network>.nii.gz  subjects/sub-001.nii.gz  subjects.tsv  sessions.tsv  components.tsv
+    OUT/ground_truth/     truth.json  effect_<network>.nii.gz  subjects/<subject>.nii.gz  subjects.tsv  sessions.tsv
+                          components.tsv
 
 `networks.tsv` names the volumes of `templates.nii.gz`; what a session's own components are stands in its `melodic_networks.tsv`
 (delete those files to try the assignment by template correlation). The same settings and seed give the same bytes.

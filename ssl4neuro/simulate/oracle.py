@@ -4,7 +4,7 @@ Unit. The state is a property of a session, so the headline is the AUC over sess
 session: the sum over its networks of the evidence for `post`. The same per cell (subject x network x state) is reported beside
 it; a single network says less than five.
 
-Oracle. A linear discriminant with the known mean difference and the known covariance of the generative model, fitted to nothing:
+Oracle. A linear discriminant with the known mean difference and the known covariance of the model, fitted to nothing:
   map     w = C^-1 (delta - A lambda), with A = [1, mean map, rim] and w orthogonal to A, so that neither z-scoring nor head
           motion matters. C sums noise, voxel noise, the subject's fields, gains and shifts, and the site's field. C is an
           operator (two Gaussian filters), solved by conjugate gradients;
@@ -12,8 +12,8 @@ Oracle. A linear discriminant with the known mean difference and the known covar
 Maps are z-scored and turned to positive skewness first, as `prepare` does. Under confounding the oracle still uses the effect
 alone.
 
-Calibration. `MapModel.noise` was set for an oracle AUC of 0.95 per session at effect 1, in expectation over cohorts. Measured on
-20 cohorts of 40 subjects (`tests/benchmarks/simulation_calibration.py`): oracle 0.948 (sd over cohorts 0.018), PCA + logistic
+Calibration. `MapModel.noise` was set for an oracle AUC of 0.95 per session at effect 1, in expectation over cohorts. Measured
+on 20 cohorts of 40 subjects (`tests/benchmarks/bench_simulation.py`): oracle 0.948 (sd over cohorts 0.018), PCA + logistic
 regression on maps 0.707 (0.081), with spectra 0.842 (0.042). `expected_auc` is normal theory and about 0.01 too high there.
 How much of the evidence lies in maps and how much in courses was chosen with an eye on what a small network learns (about nine
 settings tried on seeds 0 to 2, which include the quick start's), so claims about encoders need other seeds. Nothing is tuned

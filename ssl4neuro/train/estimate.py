@@ -8,8 +8,9 @@ import torch
 from accelerate import Accelerator
 
 from ssl4neuro.model import count_parameters
-from ssl4neuro.train.loop import LoopConfig, Task
+from ssl4neuro.train.loop import LoopConfig
 from ssl4neuro.train.optimiser import OptimiserConfig, build_optimiser
+from ssl4neuro.train.task import Task
 
 STEPS = 4  # the first one warms up and is not timed
 

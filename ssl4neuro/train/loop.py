@@ -6,14 +6,12 @@ bit for bit.
 """
 
 import math
-import signal
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType
-from typing import Any, Literal, Protocol, runtime_checkable
+from typing import Any, Literal
 
 import torch
 from accelerate import Accelerator
@@ -26,9 +24,11 @@ from ssl4neuro.errors import UserError
 from ssl4neuro.manifest import Manifest
 from ssl4neuro.objectives import NoNegatives
 from ssl4neuro.progress import Progress, progress
+from ssl4neuro.train.interruption import Interrupted, StopRequest
 from ssl4neuro.train.monitors import MonitorConfig
 from ssl4neuro.train.optimiser import OptimiserConfig, build_optimiser, rate_at, set_rate
 from ssl4neuro.train.run import Run
+from ssl4neuro.train.task import Task
 from ssl4neuro.types import Batch
 
 ALARMS_FROM = 0.2  # share of the training after which a collapse is one
@@ -56,36 +56,6 @@ class LoopConfig:
             raise ValueError("loop.ema is a decay between 0 and 1, e.g. 0.999")
 
 
-@runtime_checkable
-class Task(Protocol):
-    """What is trained: a model whose forward returns `loss` and terms, its batches, and a validation."""
-
-    batches_per_epoch: int
-
-    @property
-    def model(self) -> nn.Module: ...
-
-    def batches(self, first: int, last: int, workers: int) -> Iterator[Batch]:
-        """Stored batches number `first` to `last` (counted over all epochs), this process's share of each."""
-        ...
-
-    def views(self, stored: Batch, epoch: int) -> Batch:
-        """Augmented views of a stored batch, on the device."""
-        ...
-
-    def validate(self, model: nn.Module) -> dict[str, float]:
-        """Measures on validation subjects; `signal` steers early stopping and may be missing."""
-        ...
-
-    def alarms(self, measures: Mapping[str, float]) -> list[str]:
-        """Sentences about what looks wrong in these measures."""
-        ...
-
-    def name_rows(self, rows: Tensor) -> str:
-        """Which scans the rows belong to, for messages."""
-        ...
-
-
 @dataclass
 class Progressed:
     """Counters that a checkpoint carries."""
@@ -94,10 +64,6 @@ class Progressed:
     best: float | None = None
     stale: int = 0  # validations without improvement
     stopped: bool = False
-
-
-class Interrupted(Exception):
-    """The user or the cluster asked to stop; everything is saved."""
 
 
 class Loop:
@@ -138,7 +104,7 @@ class Loop:
         if self.total == 0:
             raise UserError("optimiser.accumulate is larger than the number of batches; lower it or train for more epochs")
         self.alarms: list[str] = []
-        self._asked_to_stop = False
+        self.stop = StopRequest()
 
     @property
     def bare(self) -> nn.Module:
@@ -191,7 +157,7 @@ class Loop:
         accumulate = self.optimiser_config.accumulate
         stored = self.task.batches(self.done.batch, self.total, self.config.workers)
         main = self.accelerator.is_main_process
-        with self._signals(), progress("pretraining", self.steps, "step", show=main) as bar:
+        with self.stop, progress("pretraining", self.steps, "step", show=main) as bar:
             bar.done = self.step
             while self.done.batch < self.total and not self.done.stopped:
                 mark = time.monotonic()
@@ -220,7 +186,9 @@ class Loop:
                     last_save = time.monotonic()
                 if stop and not finished:
                     raise Interrupted(f"stopped at step {self.step} of {self.steps}; everything is saved in {self.run.path}")
-        seconds = time.monotonic() - started
+        return self._summary(time.monotonic() - started, samples, waited)
+
+    def _summary(self, seconds: float, samples: int, waited: float) -> dict[str, Any]:
         return {
             "steps": self.step,
             "epochs": self.done.batch / self.task.batches_per_epoch,
@@ -345,28 +313,8 @@ class Loop:
             keep=self.config.keep,
         )
 
-    @contextmanager
-    def _signals(self) -> Iterator[None]:
-        """Ctrl-C and a cluster's SIGTERM end the run after the current step; a second Ctrl-C ends it at once."""
-
-        def ask(number: int, frame: FrameType | None) -> None:
-            if self._asked_to_stop:
-                raise KeyboardInterrupt
-            self._asked_to_stop = True
-
-        try:
-            old = {s: signal.signal(s, ask) for s in (signal.SIGINT, signal.SIGTERM)}
-        except ValueError:  # not in the main thread, where signals cannot be handled
-            yield
-            return
-        try:
-            yield
-        finally:
-            for number, handler in old.items():
-                signal.signal(number, handler)
-
     def _stop_requested(self) -> bool:
-        return self._agree(self._asked_to_stop)
+        return self._agree(self.stop.asked)
 
     def _agree(self, flag: bool) -> bool:
         """True on every process when it is true on any."""

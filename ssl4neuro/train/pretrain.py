@@ -23,7 +23,8 @@ from ssl4neuro.manifest import Manifest
 from ssl4neuro.model import FusionConfig, ModalityConfig, Model, ModelConfig
 from ssl4neuro.registry import Component, build
 from ssl4neuro.train.estimate import Estimate, estimate
-from ssl4neuro.train.loop import Interrupted, Loop, LoopConfig, make_accelerator, mix
+from ssl4neuro.train.interruption import Interrupted
+from ssl4neuro.train.loop import Loop, LoopConfig, make_accelerator, mix
 from ssl4neuro.train.monitors import MonitorConfig, collapse_alarms
 from ssl4neuro.train.optimiser import OptimiserConfig
 from ssl4neuro.train.run import Run, environment

@@ -1,9 +1,9 @@
-"""rest20 end to end: pretraining speed, identification and retrieval of people the encoder has not seen, beside their baselines.
+"""rest20 end to end: pretraining speed, identification and retrieval of unseen people, beside their baselines.
 
-    python tests/benchmarks/bench_rest20.py [--epochs 200] [--work DIR]
+    python tests/benchmarks/bench_rest20.py [--work DIR] [-- --loop.epochs 200 ...]
 
-Five encoders are trained, so that each of the 20 subjects is held out once. Identification: the two halves of every held-out scan
-are prepared as scans of their own; in each fold the gallery holds the 4 held-out subjects (chance 25 %). FNC and raw maps are
+Five encoders are trained, so that each of the 20 subjects is held out once. Identification: the two halves of every held-out
+scan are prepared as scans of their own; in each fold the gallery holds the 4 held-out subjects (chance 25 %). FNC and raw maps are
 compared in the same folds.
 """
 

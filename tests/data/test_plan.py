@@ -52,9 +52,11 @@ def test_sessions_and_subjects_stay_whole() -> None:
 
 def test_components_are_limited_and_drawn_anew() -> None:
     plan = make(SamplingConfig(kind="sessions", batch_size=2, components=3))
-    chosen = [tuple(sorted(np.concatenate([u for b in plan.epoch(e) for u in b]).tolist())) for e in range(3)]
+    chosen = [tuple(sorted(np.concatenate([u for b in plan.epoch(e) for u in b]).tolist())) for e in range(6)]
     assert all(len(u) == 3 for b in plan.epoch(0) for u in b)
-    assert len(set(chosen)) == 3
+    assert len(set(chosen)) > 1
+    places = {tuple(((unit - 100) % 5).tolist()) for batch in plan.epoch(0) for unit in batch}
+    assert len(places) == 1, "the choice must not tell one scan from another"
 
 
 def test_classes_are_balanced_over_different_subjects() -> None:

@@ -19,7 +19,8 @@ from ssl4neuro.config import from_mapping
 from ssl4neuro.data.cohort import Cohort
 from ssl4neuro.errors import UserError
 from ssl4neuro.train.estimate import Estimate
-from ssl4neuro.train.loop import Interrupted, Loop, mix
+from ssl4neuro.train.interruption import Interrupted
+from ssl4neuro.train.loop import Loop, mix
 from ssl4neuro.train.pretrain import PretrainConfig, pretrain
 
 RECIPE: dict[str, Any] = {

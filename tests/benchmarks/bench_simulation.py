@@ -1,6 +1,6 @@
 """Calibration of `simulate ica`: oracle and PCA + logistic regression over many seeds, and the time for one cohort.
 
-python tests/benchmarks/simulation_calibration.py [--seeds 20] [--subjects 40] [--effect 1.0]
+python tests/benchmarks/bench_simulation.py [--seeds 20] [--subjects 40] [--effect 1.0]
 """
 
 import argparse
@@ -34,10 +34,8 @@ def main() -> None:
     print(f"{options.seeds} cohorts of {options.subjects} subjects; normal theory expects {numbers['expected_oracle']:.3f}")
     for row in ROWS:
         mean, sd = np.mean(found[row], axis=0), np.std(found[row], axis=0)
-        print(
-            f"{row:28s}"
-            + "   ".join(f"{unit} {m:.3f} (sd {s:.3f})" for unit, m, s in zip(("session", "cell"), mean, sd, strict=False))
-        )
+        parts = zip(("session", "cell"), mean, sd, strict=False)  # nuisances have no value per cell
+        print(f"{row:28s}" + "   ".join(f"{unit} {m:.3f} (sd {s:.3f})" for unit, m, s in parts))
     print(f"identification from FNC      {np.mean(identified):.3f}, chance {1 / options.subjects:.3f}")
     print(f"{(time.perf_counter() - started) / options.seeds:.1f} s per cohort, without writing")
 
