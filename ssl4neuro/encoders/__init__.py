@@ -1,7 +1,8 @@
 """Encoders, projectors and their fusion.
 
 A new encoder is an `nn.Module` with keyword options, `dim` and `forward(x, valid, rate, group) -> Encoding` (see
-`ssl4neuro.types.Encoder`), one line here, and one sample input in `tests/encoders/test_encoder_contract.py`, which then checks it.
+`ssl4neuro.types.Encoder`), one line here, and one sample input in
+`tests/encoders/test_encoder_contract.py`, which then checks it.
 """
 
 from ssl4neuro.encoders.course import CourseConv

@@ -45,7 +45,8 @@ def pca_logistic(
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
 
-    scores = np.zeros(blocks[0][0].shape[:2])
+    first, _ = blocks[0]
+    scores = np.zeros((first.shape[0], first.shape[1]))
     for train, test in subject_folds(subject):
         for k in range(scores.shape[1]):
             parts = []

@@ -120,7 +120,7 @@ def write_tables(folder: Path, cohort: SimulatedCohort, truth: "GroundTruth") ->
     save_volumes(folder / "templates.nii.gz", cohort, cohort.templates.astype(np.float32))
     # Subjects of one seed are the same people whatever the other settings: the name tells the leakage firewall so.
     name = f"ssl4neuro simulated ICA, seed {cohort.settings.seed}"
-    description = {"Name": name, "BIDSVersion": "1.9.0", "DatasetType": "derivative", "License": "CC0"}
+    description: dict[str, object] = {"Name": name, "BIDSVersion": "1.9.0", "DatasetType": "derivative", "License": "CC0"}
     description["GeneratedBy"] = [{"Name": "ssl4neuro simulate ica"}]
     (folder / "dataset_description.json").write_text(json.dumps(description, indent=2) + "\n", encoding="utf-8")
 

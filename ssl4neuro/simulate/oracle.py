@@ -93,10 +93,10 @@ class Oracle:
     def __init__(self, cohort: SimulatedCohort) -> None:
         self.cohort, self.names = cohort, cohort.names
         model, effect = cohort.model, cohort.settings.effect or 1.0
-        blurred = {"blur": model.shift}
-        self.before = np.stack([network_map(cohort.xyz, name, **blurred) for name in self.names])
-        changed = {"change": effect * model.change, "widening": effect * model.widening}
-        self.delta = np.stack([network_map(cohort.xyz, name, **blurred, **changed) for name in self.names]) - self.before
+        self.before = np.stack([network_map(cohort.xyz, name, blur=model.shift) for name in self.names])
+        change, widening = effect * model.change, effect * model.widening
+        after = [network_map(cohort.xyz, name, change=change, widening=widening, blur=model.shift) for name in self.names]
+        self.delta = np.stack(after) - self.before
         self.sites = model.site * np.stack(cohort.site_maps)
         # Head motion is lognormal about its median; in units of the median, its mean and sd.
         self.motion = model.motion * cohort.settings.motion / MEDIAN_FD * np.exp(MOTION_SPREAD**2 / 2)

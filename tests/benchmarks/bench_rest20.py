@@ -3,8 +3,8 @@
     python tests/benchmarks/bench_rest20.py [--work DIR] [-- --loop.epochs 200 ...]
 
 Five encoders are trained, so that each of the 20 subjects is held out once. Identification: the two halves of every held-out
-scan are prepared as scans of their own; in each fold the gallery holds the 4 held-out subjects (chance 25 %). FNC and raw maps are
-compared in the same folds.
+scan are prepared as scans of their own; in each fold the gallery holds the 4 held-out subjects (chance
+25 %). FNC and raw maps are compared in the same folds.
 """
 
 import argparse
