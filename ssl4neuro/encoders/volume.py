@@ -31,8 +31,6 @@ class VolumeResNet(nn.Module):
         in_channels: of the input.
         body: see above.
         bins: final grid of the plain body.
-        coarse: bins per axis of a coarse copy of the map that a linear layer adds to the output; 0 leaves it out. Pooling over
-            the whole brain forgets where, and with few subjects a network hardly learns it again; registered maps know it.
         channels_last: memory format of the features (oneDNN and cuDNN are faster with it for wide layers).
     """
 
@@ -52,7 +50,6 @@ class VolumeResNet(nn.Module):
         in_channels: int = 1,
         body: Literal["residual", "plain"] = "residual",
         bins: tuple[int, int, int] = (6, 6, 5),
-        coarse: int = 0,
         channels_last: bool = False,
     ):
         super().__init__()
@@ -68,8 +65,6 @@ class VolumeResNet(nn.Module):
             self.body = _ResidualBody(in_channels, channels, blocks, stem_stride)
             self.pool = None
             self.head = nn.Linear(2 * channels[-1], dim)
-        self.coarse = BinPool(coarse, coarse, coarse) if coarse else None
-        self.coarse_head = nn.Linear(in_channels * coarse**3, dim) if coarse else None
         self.to(memory_format=self.memory_format)
 
     def forward(
@@ -88,15 +83,12 @@ class VolumeResNet(nn.Module):
             raise ValueError(f"volume of {tuple(x.shape[2:])} voxels; every side must be at least {SMALLEST_SIDE}: pad it")
         mask = as_weight(valid, x)
         x = zero_invalid(x, mask).contiguous(memory_format=self.memory_format)
-        mask_in = mask
         levels, mask = self.body(x, mask)
         last = levels[-1]
         if self.pool is not None:
             pooled = self.head(self.pool(last, mask).flatten(1))
         else:
             pooled = self.head(torch.cat([masked_mean(last, mask), masked_max(last, mask)], dim=1))
-        if self.coarse is not None and self.coarse_head is not None:
-            pooled = pooled + self.coarse_head(self.coarse(x, mask_in).flatten(1))
         return Encoding(pooled=pooled, tokens=last.flatten(2).transpose(1, 2), levels=tuple(levels))
 
 
