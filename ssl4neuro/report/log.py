@@ -7,7 +7,7 @@ from ssl4neuro.report import figures
 from ssl4neuro.report.page import Figure
 
 BOOKKEEPING = {"time", "step", "epoch", "split", "lr", "samples_per_s", "data_wait", "signal", "alignment", "retrieval", "knn"}
-MONITORS = ("effective_rank", "uniformity", "alignment")
+MONITORS = ("effective_rank", "uniformity", "spread", "alignment", "anchors", "temperature")
 
 
 def run_figures(log: pd.DataFrame, best: int | None) -> list[Figure]:

@@ -153,9 +153,9 @@ def _alarms_so_far(log: pd.DataFrame) -> list[str]:
                 f"{_of(column)}effective rank {value:.1f}: the embeddings have collapsed to a few directions; raise the batch "
                 "size, lower the learning rate, or add a vicreg objective"
             )
-        elif column.endswith("uniformity") and value > -0.1:
+        elif column.endswith("spread") and value < 0.01:
             alarms.append(
-                f"{_of(column)}uniformity {value:.2f}: all samples are embedded at nearly the same place; lower the "
+                f"{_of(column)}spread {value:.4f}: all samples are embedded at nearly the same place; lower the "
                 "temperature or check that the views of different samples really differ"
             )
     return alarms

@@ -61,6 +61,12 @@ def uniformity(x: Float[Tensor, "n dim"]) -> float:
     return float(distances.mul(-2).exp().mean().log())
 
 
+def spread(x: Float[Tensor, "n dim"]) -> float:
+    """How much samples differ, relative to what they share: root mean square about the mean over root mean square, 0 to 1."""
+    centred = (x - x.mean(0)).double().square().sum(1).mean().sqrt()
+    return float(centred / x.double().square().sum(1).mean().sqrt().clamp_min(1e-12))
+
+
 def retrieval_top1(a: Float[Tensor, "n dim"], b: Float[Tensor, "n dim"]) -> float:
     """Share of rows of `a` whose nearest row of `b` (cosine) is their own."""
     similarity = functional.normalize(a, dim=-1) @ functional.normalize(b, dim=-1).T
@@ -85,19 +91,19 @@ def knn_accuracy(
 
 
 def collapse_alarms(measures: Mapping[str, float], dims: Mapping[str, int]) -> list[str]:
-    """Sentences that say what has collapsed and what to do, for `<name>/effective_rank` and `<name>/uniformity`."""
+    """Sentences that say what has collapsed and what to do, for `<name>/effective_rank` and `<name>/spread`."""
     alarms = []
     for name, dim in dims.items():
         rank = measures.get(f"{name}/effective_rank")
-        spread = measures.get(f"{name}/uniformity")
+        share = measures.get(f"{name}/spread")
         if rank is not None and rank < max(2.0, 0.02 * dim):
             alarms.append(
                 f"{name}: effective rank {rank:.1f} of {dim}: the embeddings have collapsed to a few directions; raise the "
                 "batch size, lower the learning rate, or add a vicreg objective"
             )
-        elif spread is not None and spread > -0.1:
+        elif share is not None and share < 0.01:
             alarms.append(
-                f"{name}: uniformity {spread:.2f}: all samples are embedded at nearly the same place; lower the temperature or "
+                f"{name}: spread {share:.4f}: all samples are embedded at nearly the same place; lower the temperature or "
                 "check that the views of different samples really differ"
             )
     return alarms

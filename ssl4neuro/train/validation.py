@@ -14,7 +14,7 @@ from ssl4neuro.data.splits import Split
 from ssl4neuro.data.views import Views, to_device
 from ssl4neuro.model import Model
 from ssl4neuro.objectives import NoNegatives
-from ssl4neuro.train.monitors import MonitorConfig, alignment, effective_rank, knn_accuracy, retrieval_top1, uniformity
+from ssl4neuro.train.monitors import MonitorConfig, alignment, effective_rank, knn_accuracy, retrieval_top1, spread, uniformity
 
 AUGMENTATION_KEY = -1  # epoch whose augmentations every validation uses, so that its losses are comparable
 SCANS_PER_BATCH = 4
@@ -51,7 +51,8 @@ class Validation:
         for name in model.encoders:
             if name in found and len(found[name]) > 1:
                 measures[f"{name}/effective_rank"] = effective_rank(found[name])
-                measures[f"{name}/uniformity"] = uniformity(found[name])
+                measures[f"{name}/uniformity"] = uniformity(found[name] - found[name].mean(0))  # a common offset is harmless
+                measures[f"{name}/spread"] = spread(found[name])
         projected = [name for name in found if name.endswith("_projected") and not name.startswith("session:")]
         for a, b in itertools.pairwise(projected):
             measures["alignment"] = alignment(found[a], found[b])

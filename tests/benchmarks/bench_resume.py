@@ -2,8 +2,8 @@
 
     python tests/benchmarks/bench_resume.py [--trials 20] [--seed 0]
 
-Each trial is killed one to three times and resumed with another number of loader workers. Children are forks of this process, so
-that a trial costs seconds; each starts from whatever random state this process is in, as a new process would.
+Each trial is killed one to three times and resumed with another number of loader workers. Children are forks of this process,
+so that a trial costs seconds; each starts from whatever random state this process is in, as a new process would.
 """
 
 import argparse

@@ -177,14 +177,14 @@ def test_same_folder_same_bytes(run, tmp_path):
 
 
 def test_interrupted_run(tmp_path):
-    run = write_run(tmp_path / "run", finished=False, **{"map/effective_rank": 1.3, "map/uniformity": -0.01})
+    run = write_run(tmp_path / "run", finished=False, **{"map/effective_rank": 1.3, "map/spread": 0.001})
     with (run / "log.jsonl").open("a") as log:
         log.write('{"step": 210, "epo')
     page = Page(write_report(run))
     assert "The run has not finished: its log ends after 200 steps" in page.text
     assert "continue it with --resume" in page.text
     assert "map: effective rank 1.3" in page.text
-    assert "map: uniformity -0.01" in page.text
+    assert "map: spread 0.001" in page.text
     assert "Left out because unreadable: 1 line of log.jsonl" in page.text
 
 

@@ -12,6 +12,7 @@ from ssl4neuro.train.monitors import (
     effective_rank,
     knn_accuracy,
     retrieval_top1,
+    spread,
     uniformity,
 )
 
@@ -37,6 +38,14 @@ def test_alignment_and_uniformity() -> None:
     assert uniformity(pair) == pytest.approx(-4, abs=1e-5)
 
 
+def test_spread_is_relative_to_what_all_share() -> None:
+    x = torch.randn(500, 8, generator=torch.Generator().manual_seed(1))
+    assert spread(x - x.mean(0)) == pytest.approx(1)
+    assert spread(x * 0 + 3) == pytest.approx(0, abs=1e-6)
+    shifted = x - x.mean(0) + 10 * x.std(0)
+    assert spread(shifted) == pytest.approx(1 / 101**0.5, rel=0.02)
+
+
 def test_retrieval_counts_own_rows() -> None:
     x = torch.eye(6)
     assert retrieval_top1(x, 2 * x) == 1
@@ -53,14 +62,13 @@ def test_knn_is_balanced_over_classes() -> None:
 
 def test_alarms_name_what_collapsed_and_a_healthy_model_has_none() -> None:
     dims = {"map": 64, "course": 64}
-    measures = {"map/effective_rank": 1.2, "map/uniformity": -0.01, "course/effective_rank": 30.0, "course/uniformity": -3.0}
+    measures = {"map/effective_rank": 1.2, "map/spread": 0.5, "course/effective_rank": 30.0, "course/spread": 0.5}
     alarms = collapse_alarms(measures, dims)
     assert len(alarms) == 1
     assert alarms[0].startswith("map: effective rank 1.2 of 64")
     assert "vicreg" in alarms[0]
-    assert collapse_alarms({"course/effective_rank": 30.0, "course/uniformity": -0.05}, dims)[0].startswith(
-        "course: uniformity"
-    )
+    flat = {"course/effective_rank": 30.0, "course/spread": 0.001}
+    assert collapse_alarms(flat, dims)[0].startswith("course: spread")
 
 
 def test_better_knows_its_direction() -> None:
