@@ -81,7 +81,9 @@ def knn_accuracy(
     neighbours: int,
 ) -> float:
     """Balanced accuracy of a cosine kNN vote; the gallery holds training subjects, the queries validation subjects."""
-    similarity = functional.normalize(queries, dim=-1) @ functional.normalize(gallery, dim=-1).T
+    similarity = (
+        functional.normalize(queries, dim=-1) @ functional.normalize(gallery, dim=-1).T
+    ).float()  # also under autocast
     nearest = similarity.topk(min(neighbours, len(gallery)), dim=1)
     classes = int(torch.cat([gallery_labels, query_labels]).max()) + 1
     votes = torch.zeros(len(queries), classes, device=queries.device)

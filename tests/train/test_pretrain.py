@@ -260,6 +260,13 @@ def test_estimate_writes_nothing(cohort: Cohort, tmp_path: Path) -> None:
     assert not (tmp_path / "run").exists()
 
 
+def test_half_precision_and_averaging_train_and_validate(cohort: Cohort, tmp_path: Path) -> None:
+    pretrain(recipe(cohort, tmp_path / "run", loop__precision="bf16", loop__ema=0.9, loop__epochs=1))
+    log = [json.loads(line) for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines()]
+    assert 0 <= log[-1]["knn"] <= 1
+    assert all(torch.isfinite(value).all() for value in weights(tmp_path / "run").values())
+
+
 def test_early_stopping_keeps_the_best(cohort: Cohort, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from ssl4neuro.train.validation import Validation
 
