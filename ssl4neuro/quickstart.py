@@ -43,6 +43,7 @@ def quickstart(flags: Sequence[str] = ()) -> int:
     status = train(out, config)
     if status:
         return status
+    embed_all(out)
     if not _main_process():
         return 0
     lines = _evaluate(out, config)
@@ -124,7 +125,6 @@ def _evaluate(out: Path, config: QuickstartConfig) -> list[str]:
     from ssl4neuro.evaluate.retrieval_metrics import retrieval_from_embeddings
     from ssl4neuro.report import write_report
 
-    embed_all(out)
     _say("probing the state on held-out subjects")
     permutations = 100 if config.tiny else 1000
     fresh = None if (out / "results").exists() else out / "results"
@@ -173,6 +173,6 @@ def _main_process() -> bool:
 
 
 def _wait() -> None:
-    from accelerate import PartialState
+    from accelerate import Accelerator
 
-    PartialState().wait_for_everyone()
+    Accelerator().wait_for_everyone()

@@ -9,7 +9,7 @@ from typing import Literal
 
 import numpy as np
 import torch
-from accelerate import PartialState
+from accelerate import Accelerator
 from safetensors.numpy import load_file, save_file
 
 from ssl4neuro import contract
@@ -50,7 +50,7 @@ def embed(
     Raises:
         UserError: the cohort does not meet the contract, `out` exists, or a file is damaged.
     """
-    out, state = Path(out), PartialState()
+    out, state = Path(out), Accelerator()
     if out.exists():
         raise UserError(f"{out}: exists already; name another output folder or delete it")
     if batch_scans < 1:

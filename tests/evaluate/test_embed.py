@@ -1,6 +1,9 @@
 """Embedding a cohort: equal whatever the batches, continued after a kill, checked against contract and firewall."""
 
 import json
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -125,3 +128,25 @@ def test_the_record_carries_contract_and_encoder(run: Path, cohort: Cohort, tmp_
     assert info["contract"] == json.loads(json.dumps(cohort.info["contract"]))
     assert info["checkpoint_sha256"] == checkpoint.load(run).checkpoint_sha256
     assert info["rows"] == len(cohort)
+
+
+def test_two_processes_share_the_work(run: Path, cohort: Cohort, tmp_path: Path) -> None:
+    words = ["embed", str(run), str(cohort.path), str(tmp_path / "two"), "--batch-scans", "1"]
+    launch = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--nproc_per_node",
+        "2",
+        "--master_port",
+        "29537",
+        "-m",
+        "ssl4neuro",
+    ]
+    environment = {**os.environ, "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}
+    done = subprocess.run([*launch, *words], env=environment, capture_output=True, text=True, timeout=240, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert done.stderr.count("Traceback") == 0
+    one, two = Embeddings.open(embed(run, cohort.path, tmp_path / "one", batch_scans=1)), Embeddings.open(tmp_path / "two")
+    for column in one.columns:
+        assert np.allclose(one.matrix("sample", column), two.matrix("sample", column), atol=1e-5), column
