@@ -4,7 +4,6 @@
 touches only that row's pages. Labels stay in the tables, out of the arrays: pretraining cannot see them by accident.
 """
 
-import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ from jaxtyping import Bool, Float, Int
 
 from ssl4neuro.data.grid import image_data, load_image
 from ssl4neuro.errors import UserError
+from ssl4neuro.manifest import file_sha256
 from ssl4neuro.registry import suggest
 
 FORMAT, VERSION = "ssl4neuro cohort", 1
@@ -230,12 +230,6 @@ def read_labels(file: Path, keys: Sequence[str]) -> pd.DataFrame:
     table = pd.read_csv(file, sep="\t", dtype=dict.fromkeys(keys, str), keep_default_na=True)
     table[list(keys)] = table[list(keys)].fillna("")
     return table
-
-
-def file_sha256(file: Path) -> str:
-    """sha256 of a file's content."""
-    with file.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def _objects(column: pd.Series) -> np.ndarray:

@@ -16,9 +16,10 @@ from jaxtyping import Float
 
 from ssl4neuro.atomic import new_folder
 from ssl4neuro.data import cohort
-from ssl4neuro.data.cohort import Cohort, file_sha256
+from ssl4neuro.data.cohort import Cohort
 from ssl4neuro.data.grid import grid_image, mask_sha256
 from ssl4neuro.data.scan import Grid, Scan, ScanRows
+from ssl4neuro.manifest import file_sha256
 
 NUISANCE = ("n_volumes", "mean_fd", "tsnr")
 

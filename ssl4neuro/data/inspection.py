@@ -13,7 +13,7 @@ import numpy as np
 from nibabel.spatialimages import SpatialImage
 
 from ssl4neuro.data.checks import Finding, Record, from_error
-from ssl4neuro.data.cohort import Cohort, file_sha256
+from ssl4neuro.data.cohort import Cohort
 from ssl4neuro.data.grid import image_data, load_image, volume_count
 from ssl4neuro.data.readers.bids import RUN_ENTITIES, header_tr, space_of
 from ssl4neuro.data.readers.bids_names import BidsName, parse_name, sidecar_value, sidecars
@@ -24,6 +24,7 @@ from ssl4neuro.data.readers.naming import TR_RANGE, SessionTable
 from ssl4neuro.data.scan import Grid, Scan
 from ssl4neuro.data.voxels import check_components, check_orientation, check_voxels, listed
 from ssl4neuro.errors import UserError
+from ssl4neuro.manifest import file_sha256
 from ssl4neuro.progress import track
 
 Inspection = tuple[list[Record], list[Finding]]

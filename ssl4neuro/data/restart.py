@@ -13,9 +13,10 @@ import pandas as pd
 
 from ssl4neuro.atomic import new_file, write_text
 from ssl4neuro.data import cohort
-from ssl4neuro.data.cohort import Cohort, file_sha256
+from ssl4neuro.data.cohort import Cohort
 from ssl4neuro.data.scan import ScanRows
 from ssl4neuro.errors import UserError
+from ssl4neuro.manifest import file_sha256
 
 RACY_S = 2.0  # a file changed this recently may change again without its time telling
 Finished = tuple[ScanRows, str, list[str]]  # finalised rows, content hash, components left out

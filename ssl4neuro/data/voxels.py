@@ -11,9 +11,9 @@ from jaxtyping import Bool, Float, Int
 from nibabel.spatialimages import SpatialImage
 
 from ssl4neuro.data.checks import Finding, Level, Record
-from ssl4neuro.data.cohort import file_sha256
 from ssl4neuro.data.grid import MIN_OVERLAP, image_data, same_grid, volume_chunks
 from ssl4neuro.data.scan import Grid
+from ssl4neuro.manifest import file_sha256
 
 SILENT = 0.1  # share of the mask without signal that is worth a word
 COVERED = 0.95  # share of the mask inside a scan's field of view below which it is
