@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 import torch
 import yaml
+from accelerate.state import AcceleratorState
 
 from ssl4neuro import checkpoint
 from ssl4neuro.config import from_mapping
@@ -261,7 +262,11 @@ def test_estimate_writes_nothing(cohort: Cohort, tmp_path: Path) -> None:
 
 
 def test_half_precision_and_averaging_train_and_validate(cohort: Cohort, tmp_path: Path) -> None:
-    pretrain(recipe(cohort, tmp_path / "run", loop__precision="bf16", loop__ema=0.9, loop__epochs=1))
+    AcceleratorState._reset_state()  # Accelerate keeps one precision per process
+    try:
+        pretrain(recipe(cohort, tmp_path / "run", loop__precision="bf16", loop__ema=0.9, loop__epochs=1))
+    finally:
+        AcceleratorState._reset_state()
     log = [json.loads(line) for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines()]
     assert 0 <= log[-1]["knn"] <= 1
     assert all(torch.isfinite(value).all() for value in weights(tmp_path / "run").values())
