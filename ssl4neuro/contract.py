@@ -24,6 +24,7 @@ Contract = Mapping[str, Entry]
 Remedy = Literal["exact", "asked", "refused"]
 TR_TOLERANCE_S = 1e-3
 BAND_TOLERANCE_HZ = 1e-4
+RANGE_TOLERANCE = 1.25  # frame intervals and pixel spacings this much beyond those of training are no surprise
 
 ADAPTATIONS = {
     "grid": "resample volumes to the grid of training",
@@ -33,6 +34,10 @@ ADAPTATIONS = {
     "tr": "resample courses to the TR of training",
     "unknown-tr": "take courses of unknown TR to have the TR of training",
     "band": "filter courses to the frequency band of training",
+    "colour": "make colour clips grey, or grey clips three equal channels, as the encoder needs",
+    "cyclic": "take recordings to be whole heart beats as in training, or the other way round",
+    "interval": "accept clips with other frame intervals than in training",
+    "spacing": "accept clips of unknown or very different pixel spacing",
 }
 
 
@@ -148,6 +153,54 @@ def _band(modality: str, field: str, expected: Entry, found: Entry, mask: Any) -
     return [Difference(modality, "band", *texts, "refused", f"what was filtered out cannot be put back; re-prepare {again}")]
 
 
+def _channels(modality: str, field: str, expected: Entry, found: Entry, mask: Any) -> list[Difference]:
+    there, here = ({1: "grey", 3: "colour"}.get(max(e.get(field) or [1]), "?") for e in (expected, found))
+    advice = "pass --adapt colour to convert as at load, if the pictures are otherwise alike"
+    return [] if there == here else [Difference(modality, field, there, here, "asked", advice, "colour")]
+
+
+def _cyclic(modality: str, field: str, expected: Entry, found: Entry, mask: Any) -> list[Difference]:
+    there, here = expected.get(field), found.get(field)
+    if there == here or (there is not True and here is not True):
+        return []
+    names = {True: "whole heart beats", False: "recordings that do not repeat", None: "recordings of unknown extent"}
+    advice = "pass --adapt cyclic if the clips cover the same stretch of time"
+    return [Difference(modality, field, names[there], names[here], "asked", advice, "cyclic")]
+
+
+def _interval(modality: str, field: str, expected: Entry, found: Entry, mask: Any) -> list[Difference]:
+    """Frame intervals matter where frames are taken one after the other; a whole cycle is sampled evenly whatever they are."""
+    if (expected.get("loading") or {}).get("sampling", "cycle") == "cycle":
+        return []
+    return _beyond(modality, field, expected, found, "s", "prepare clips with the frame interval of training, or pass")
+
+
+def _spacing(modality: str, field: str, expected: Entry, found: Entry, mask: Any) -> list[Difference]:
+    """Pixel sizes matter where the crop has a size in mm; otherwise it is a share of the picture."""
+    if (expected.get("loading") or {}).get("field") is None:
+        return []
+    return _beyond(modality, field, expected, found, "mm", "give the pixel spacing, or pass")
+
+
+def _beyond(modality: str, field: str, expected: Entry, found: Entry, unit: str, advice: str) -> list[Difference]:
+    there, here = expected.get(field), found.get(field)
+    if there is None and here is None:
+        return []
+    close = there is not None and here is not None
+    if close and here[0] >= there[0] / RANGE_TOLERANCE and here[1] <= there[1] * RANGE_TOLERANCE:
+        return []
+    texts = ["unknown" if r is None else f"{r[0]:g} to {r[1]:g} {unit}" for r in (there, here)]
+    return [Difference(modality, field, *texts, "asked", f"{advice} --adapt {field}", field)]
+
+
+def _views(modality: str, field: str, expected: Entry, found: Entry, mask: Any) -> list[Difference]:
+    there, here = (sorted(v or "unnamed" for v in e.get(field) or [""]) for e in (expected, found))
+    if set(here) <= set(there):
+        return []
+    advice = "a note only: nothing was learnt from the others"
+    return [Difference(modality, field, ", ".join(there), ", ".join(here), "exact", advice)]
+
+
 _again = _equal("refused", "re-prepare the cohort with this version's `ssl4neuro prepare`")
 _template = _equal("asked", "prepare with the templates of training, or pass --adapt template to accept these", "template")
 _unknown = _equal("refused", "this version knows no way to adapt it; prepare the cohort as for training")
@@ -169,9 +222,18 @@ RULES: dict[str, dict[str, Judge]] = {  # kind -> property -> what a difference 
         "band": _band,
         "template_sha256": _template,
     },
+    "clip": {
+        "channels": _channels,
+        "cyclic": _cyclic,
+        "interval": _interval,
+        "spacing": _spacing,
+        "views": _views,
+        "residual_of": _again,
+    },
 }
 # Looked at by the rule of another property; `mask` holds the bits that mask_sha256 is the hash of.
-JUDGED_WITH = {"affine", "voxels", "trs", "mask"}
+# `loading` is how training cut its clips; it is applied to whatever comes.
+JUDGED_WITH = {"affine", "voxels", "trs", "mask", "loading"}
 
 
 # --- the public functions -----------------------------------------------------------------------------------------------

@@ -77,6 +77,7 @@ class Model(nn.Module):
         encoders = {m: build(ENCODERS, c.encoder, f"modalities.{m}.encoder") for m, c in config.modalities.items()}
         self.encoders = nn.ModuleDict(encoders)
         self._check_needs()
+        self._bind(encoders)
         dims: dict[str, int] = {m: encoder.dim for m, encoder in encoders.items()}
         self.dims = dims
         self.fusion = Fusion(dims, config.fusion.dim, config.fusion.modality_dropout) if self._fused else None
@@ -108,6 +109,21 @@ class Model(nn.Module):
         for objective in self._parts.values():
             if hasattr(objective, "set_levels"):
                 objective.set_levels({column: names[column] for column in objective.label_columns})
+
+    def after_step(self, progress: float) -> None:
+        """Called after every update of the weights; `progress` 0..1 of the training. Moving averages follow here."""
+        for objective in self._parts.values():
+            if hasattr(objective, "after_step"):
+                objective.after_step(self.encoders, progress)
+
+    def _bind(self, encoders: Mapping[str, nn.Module]) -> None:
+        """Give objectives that predict what an encoder sees the encoder to predict for."""
+        for name, objective in self._parts.items():
+            if hasattr(objective, "bind"):
+                try:
+                    objective.bind(encoders)
+                except (KeyError, ValueError) as error:
+                    raise UserError(f"objectives.{name}: {str(error.args[0])}") from error
 
     @property
     def namer(self) -> str | None:
@@ -214,12 +230,13 @@ class Model(nn.Module):
     def _encode(self, batch: Batch, modality: str) -> Encoding:
         x, valid = batch["inputs"][modality], batch["valid"][modality]
         views = x.shape[1]
-        rate = batch.get("rate", {}).get(modality)
+        rate, times = batch.get("rate", {}).get(modality), batch.get("times", {}).get(modality)
         return self.encoders[modality](
             x.flatten(0, 1),
             valid.flatten(0, 1),
             rate=None if rate is None else rate.repeat_interleave(views),
             group=self._view_groups(batch, views),
+            times=None if times is None else times.flatten(0, 1),
         )
 
     def _joint(self, batch: Batch) -> tuple[Tensor, int]:

@@ -22,10 +22,10 @@ class Batch(TypedDict):
     present: dict[str, Bool[Tensor, "batch"]]  # a modality may be missing
     inputs: dict[str, Tensor]  # modality -> [batch, views, ...]
     valid: dict[str, Tensor]  # modality -> [batch, views, ...] without the channel axis; False is padding or outside the mask
-    times: NotRequired[dict[str, Tensor]]  # s, NaN where unknown
+    times: NotRequired[dict[str, Float[Tensor, "batch views time"]]]  # of the frames, s, NaN where unknown
     rate: NotRequired[dict[str, Float[Tensor, "batch"]]]  # repetition time or frame interval, s, NaN where unknown
     targets: NotRequired[dict[str, Int[Tensor, "batch"]]]  # codes of the label columns an objective names, -1 where missing
-    masks: NotRequired[dict[str, Tensor]]  # segmentation masks with the frame that each belongs to
+    masks: NotRequired[dict[str, Int[Tensor, "batch views time height width"]]]  # per frame; -1 where a frame has none
     context: NotRequired[dict[str, Tensor]]  # covariates
 
 
@@ -42,15 +42,21 @@ class Encoding(NamedTuple):
 class Encoder(Protocol):
     """An `nn.Module` that turns the samples of one modality into an `Encoding`.
 
-    `x` is [N, channels, ...] for volumes and [N, time] for courses; `valid` is the boolean mask of real positions
-    (no channel axis); `rate` the repetition time in seconds, [N]; `group` says which samples were acquired together, [N].
-    An encoder ignores what it does not need.
+    `x` is [N, channels, ...] for volumes, [N, time] for courses, [N, channels, time, height, width] for clips; `valid` is the
+    boolean mask of real positions (no channel axis; frames of clips, [N, time]); `rate` the repetition time or frame
+    interval in seconds, [N]; `group` says which samples were acquired together, [N]; `times` are those of a clip's frames in
+    seconds, NaN where unknown, [N, time]. An encoder ignores what it does not need.
     """
 
     dim: int
 
     def __call__(
-        self, x: Tensor, valid: Tensor | None = None, rate: Tensor | None = None, group: Tensor | None = None
+        self,
+        x: Tensor,
+        valid: Tensor | None = None,
+        rate: Tensor | None = None,
+        group: Tensor | None = None,
+        times: Tensor | None = None,
     ) -> Encoding: ...
 
 

@@ -255,9 +255,9 @@ def test_unnamed_space_is_accepted_on_request_only():
 
 
 def test_unknown_kinds_are_compared_property_by_property():
-    clip = {"cine": {"kind": "clip", "size": [96, 96], "channels": "grey"}}
-    assert contract.compare(clip, copy.deepcopy(clip)) == []
-    assert one(clip, {"cine": {**clip["cine"], "channels": "RGB"}}).remedy == "refused"
+    sound = {"phono": {"kind": "sound", "rate": 4000, "channels": "mono"}}
+    assert contract.compare(sound, copy.deepcopy(sound)) == []
+    assert one(sound, {"phono": {**sound["phono"], "channels": "stereo"}}).remedy == "refused"
 
 
 @pytest.mark.parametrize(

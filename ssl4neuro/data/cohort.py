@@ -9,14 +9,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Int
 
-from ssl4neuro.data.grid import image_data, load_image
 from ssl4neuro.errors import UserError
 from ssl4neuro.manifest import file_sha256
 from ssl4neuro.registry import suggest
@@ -24,16 +23,26 @@ from ssl4neuro.registry import suggest
 FORMAT, VERSION = "ssl4neuro cohort", 1
 RECORD, ROWS, MASK = "cohort.json", "rows.arrow", "mask.nii.gz"
 PARTICIPANTS, SESSIONS, ASSIGNMENT, GROUP_MAPS = "participants.tsv", "sessions.tsv", "assignment.tsv", "group_maps.nii.gz"
-ROW_COLUMNS = ("subject", "session", "run", "site", "network", "component", "tr")
 SCAN_KEY = ("participant_id", "session_id", "run_id")
+SCAN_COLUMNS = ("subject", "session", "run", "site")
 
 
 @dataclass(frozen=True, repr=False)
 class Cohort:
-    """A cohort opened read-only. Cheap to open: nothing but the record and the small columns is read."""
+    """A cohort opened read-only. Cheap to open: nothing but the record and the small columns is read.
+
+    `IcaCohort` and `ClipCohort` say what a row holds; everything here is the same for all.
+
+    Attributes:
+        row_columns: columns of a row that tell what it is, beside its values.
+        places: those that tell rows of one scan apart.
+        mask: voxels that `map` holds, in C order; None where there are no maps.
+    """
 
     path: Path
     info: dict[str, Any]
+    row_columns: ClassVar[tuple[str, ...]] = SCAN_COLUMNS
+    places: ClassVar[tuple[str, ...]] = ()
 
     @classmethod
     def open(cls, path: str | Path) -> "Cohort":
@@ -52,7 +61,7 @@ class Cohort:
                 raise UserError(
                     f"{file}: has {file.stat().st_size} bytes instead of {expected['bytes']}; prepare the cohort again"
                 )
-        cohort = cls(path, info)
+        cohort = _kind(info)(path, info)
         if len(cohort._table) != info["rows"]:
             raise UserError(f"{path / ROWS}: has {len(cohort._table)} rows instead of {info['rows']}; prepare the cohort again")
         return cohort
@@ -80,9 +89,18 @@ class Cohort:
         return str(self.info["name"])
 
     @property
+    def kind(self) -> str:
+        """`ica`, `courses` or `clips`."""
+        return str(self.info["kind"])
+
+    @property
     def modalities(self) -> tuple[str, ...]:
-        """`("map", "course")`, or `("course",)` where there are no maps."""
-        return tuple(m for m in ("map", "course") if m in self.info["contract"])
+        """Those that the contract describes."""
+        return tuple(self.info["contract"])
+
+    @property
+    def mask(self) -> Bool[np.ndarray, "x y z"] | None:
+        return None
 
     @cached_property
     def dataset(self) -> Any:
@@ -93,12 +111,11 @@ class Cohort:
 
     @cached_property
     def index(self) -> pd.DataFrame:
-        """One line per row: subject, session, run, site, component, network, tr (s, NaN unknown), length (volumes) and codes.
+        """One line per row: `row_columns` and codes.
 
         `subject_code` counts the sorted subjects, `group_code` the scans in the order of the cohort.
         """
-        table = self._table.select([*ROW_COLUMNS]).to_pandas()
-        table["length"] = np.concatenate([np.diff(part.offsets.to_numpy()) for part in self._table["course"].chunks])
+        table = self._table.select([*self.row_columns]).to_pandas()
         table["subject_code"] = np.unique(table["subject"].to_numpy(dtype=str), return_inverse=True)[1].astype(np.int64)
         scan = table["subject"] + "\t" + table["session"] + "\t" + table["run"]
         table["group_code"] = pd.factorize(scan)[0].astype(np.int64)
@@ -114,23 +131,16 @@ class Cohort:
         """sessions.tsv: one line per scan with n_volumes, mean_fd (mm), tsnr and the user's label columns."""
         return read_labels(self.path / SESSIONS, SCAN_KEY)
 
-    @cached_property
-    def mask(self) -> Bool[np.ndarray, "x y z"] | None:
-        """Voxels that `map` holds, in C order; None without maps."""
-        if "map" not in self.modalities:
-            return None
-        return image_data(load_image(self.path / MASK, dimensions=3)) > 0
-
-    @property
-    def affine(self) -> Float[np.ndarray, "4 4"] | None:
-        """Voxel index to mm; None without maps."""
-        return np.array(self.info["contract"]["map"]["affine"], dtype=np.float64) if "map" in self.modalities else None
-
     def fetch(self, rows: Int[np.ndarray, "rows"], modalities: Sequence[str] | None = None) -> dict[str, Any]:
         """Values of many rows in one read, in the order asked; a row may be asked for several times.
 
-        Returns:
-            `map`: float16 [rows, voxels]; `course`: list of float32 arrays [time].
+        Raises:
+            IndexError: a row outside the cohort.
+        """
+        raise NotImplementedError
+
+    def locate(self, rows: Int[np.ndarray, "rows"]) -> tuple[list[int], list[int]]:
+        """Record batch and place within it of each row.
 
         Raises:
             IndexError: a row outside the cohort.
@@ -138,19 +148,8 @@ class Cohort:
         rows = np.asarray(rows)
         if len(rows) and (rows.min() < 0 or rows.max() >= len(self)):
             raise IndexError(f"rows {rows.min()}..{rows.max()} of a cohort of {len(self)}")
-        wanted = self.modalities if modalities is None else modalities
         batch = np.searchsorted(self._starts, rows, side="right") - 1
-        within = rows - self._starts[batch]
-        values: dict[str, Any] = {}
-        if "map" in wanted and "map" in self.modalities:
-            maps = np.empty((len(rows), int(self.info["contract"]["map"]["voxels"])), dtype=np.float16)
-            for i, (b, r) in enumerate(zip(batch.tolist(), within.tolist(), strict=True)):
-                maps[i] = self._maps[b][r]
-            values["map"] = maps
-        if "course" in wanted and "course" in self.modalities:
-            pairs = zip(batch.tolist(), within.tolist(), strict=True)
-            values["course"] = [self._courses[b][0][slice(*self._courses[b][1][r : r + 2])].copy() for b, r in pairs]
-        return values
+        return batch.tolist(), (rows - self._starts[batch]).tolist()
 
     def labels(self, column: str) -> np.ndarray:
         """One value per row (None where missing), from the row itself, else its scan in sessions.tsv, else its subject.
@@ -159,7 +158,7 @@ class Cohort:
             UserError: no such column anywhere.
         """
         index = self.index
-        if column in ROW_COLUMNS:
+        if column in self.row_columns:
             return _objects(index[column])
         scans = ["subject", "session", "run"]
         for table, own, keys in ((self.sessions, scans, SCAN_KEY), (self.participants, ["subject"], ("participant_id",))):
@@ -167,7 +166,7 @@ class Cohort:
                 values = dict(zip(map(tuple, table[list(keys)].to_numpy()), _objects(table[column]), strict=True))
                 found = [values.get(tuple(key)) for key in index[own].to_numpy()]
                 return np.array([*found, None], dtype=object)[:-1]
-        known = {*ROW_COLUMNS, *self.sessions.columns, *self.participants.columns} - set(SCAN_KEY)
+        known = {*self.row_columns, *self.sessions.columns, *self.participants.columns} - set(SCAN_KEY)
         raise UserError(f"{self.path}: no column '{column}'{suggest(column, known)}; add it to participants.tsv or --sessions")
 
     def content_hashes(self) -> dict[str, set[str]]:
@@ -193,18 +192,16 @@ class Cohort:
         sizes = [len(part) for part in self._table["subject"].chunks]
         return np.concatenate([[0], np.cumsum(sizes)[:-1]]).astype(np.int64)
 
-    @cached_property
-    def _maps(self) -> list[np.ndarray]:
-        voxels = int(self.info["contract"]["map"]["voxels"])
-        return [part.flatten().to_numpy(zero_copy_only=True).reshape(-1, voxels) for part in self._table["map"].chunks]
-
-    @cached_property
-    def _courses(self) -> list[tuple[np.ndarray, list[int]]]:
-        parts = self._table["course"].chunks
-        return [(part.values.to_numpy(zero_copy_only=True), part.offsets.to_pylist()) for part in parts]
-
     def __getstate__(self) -> dict[str, Any]:
         return {"path": self.path, "info": self.info}  # memory maps are opened anew in another process
+
+
+def _kind(info: dict[str, Any]) -> type[Cohort]:
+    # here, because the kinds are subclasses
+    from ssl4neuro.data.clip_cohort import ClipCohort
+    from ssl4neuro.data.ica_cohort import IcaCohort
+
+    return ClipCohort if info["kind"] == "clips" else IcaCohort
 
 
 def read_record(path: Path) -> dict[str, Any]:

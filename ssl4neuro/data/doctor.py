@@ -1,7 +1,7 @@
 """Look at a folder before (or after) `prepare` and tell what would stop or spoil a run: `ssl4neuro doctor PATH`.
 
-PATH may be BIDS derivatives, FSL MELODIC output, a GIFT folder, tables of time series, or a prepared cohort; which one is
-seen from its content. `inspection` reads the scans one at a time, `checks` compares what is kept of them.
+PATH may be BIDS derivatives, FSL MELODIC output, a GIFT folder, tables of time series, cine or video in one of the layouts of
+`prepare clips`, or a prepared cohort; which one is seen from its content. `inspection` reads the scans one at a time, `checks` compares what is kept of them.
 """
 
 import os
@@ -9,7 +9,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 
-from ssl4neuro.data import checks, inspection
+from ssl4neuro.data import checks, inspection, inspection_clips
 from ssl4neuro.data.checks import MIN_VOLUMES, Finding, Level, Record, from_error
 from ssl4neuro.data.cohort import PARTICIPANTS, RECORD, SESSIONS
 from ssl4neuro.data.grid import load_image, make_grid, volume_count
@@ -24,7 +24,7 @@ SAME = 3  # findings that differ in the file only are folded into one line from 
 WIDEST = 90  # characters; one long name shall not push all columns away
 LOOKED_FOR = (
     f"a prepared cohort ({RECORD}), FSL MELODIC (melodic_IC.nii.gz), GIFT (*_component_ica_s*_.nii), "
-    f"BIDS derivatives (sub-*_bold.nii.gz) and time series ({', '.join(EXTENSIONS)})"
+    f"BIDS derivatives (sub-*_bold.nii.gz), time series ({', '.join(EXTENSIONS)}) and cine or video (ACDC, EMIDEC, BIDS, DICOM, mp4)"
 )
 CHECKED = (
     "No finding: all files are readable and whole; no NaN, constant or repeated volumes, enough of them; repetition times, "
@@ -76,6 +76,9 @@ def _inspect(path: Path, maps: Path | None, mask: Path | None) -> tuple[list[Rec
     if (path / RECORD).is_file():
         return *inspection.cohort(path), False
     names = _files(path)
+    layout = inspection_clips.layout_of(path, names)
+    if layout is not None:
+        return *inspection_clips.raw(path, layout), True
     melodic = sorted({file.parent for file in names if file.name in ("melodic_IC.nii.gz", "melodic_IC.nii")})
     if melodic:
         sessions = path / SESSIONS
@@ -90,10 +93,10 @@ def _inspect(path: Path, maps: Path | None, mask: Path | None) -> tuple[list[Rec
     except UserError as error:
         if any(file.suffix.lower() in EXTENSIONS and "timeseries" in file.name for file in names):
             return [], [from_error(error, path, "fatal")], False
-        raise UserError(f"{path}: no ICA data here; looked for {LOOKED_FOR}{_hint(names, path)}") from None
+        raise UserError(f"{path}: no data here that this version knows; looked for {LOOKED_FOR}{_hint(names, path)}") from None
     records, findings = inspection.series(path, series)
     if not any(record.volumes for record in records) and _images(names):  # tables beside images of another kind
-        raise UserError(f"{path}: no ICA data here; looked for {LOOKED_FOR}{_hint(names, path)}")
+        raise UserError(f"{path}: no data here that this version knows; looked for {LOOKED_FOR}{_hint(names, path)}")
     return records, findings, True
 
 
@@ -181,6 +184,4 @@ def _hint(names: Sequence[Path], root: Path) -> str:
     if not images:
         return "; give the folder that holds the scans"
     example = images[0].relative_to(root)
-    return (
-        f"; its images (such as {example}) are of another kind, and cine, late enhancement and perfusion are not examined yet"
-    )
+    return f"; its images (such as {example}) are in no layout known; `prepare clips --layout files` takes any cine or video"

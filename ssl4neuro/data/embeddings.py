@@ -98,6 +98,19 @@ class Embeddings:
         frame = pd.DataFrame(matrix).groupby(table["subject"].to_pandas(), sort=False).mean()
         return frame.to_numpy(np.float32)
 
+    def bags(self, unit: Unit, column: str) -> Float[np.ndarray, "n largest dim"]:
+        """All samples of each scan or subject, in the order of `matrix`, filled up with NaN; for probes that pool themselves."""
+        samples = self.matrix("sample", column)
+        if unit == "sample":
+            return samples[:, None]
+        keys = SCAN_KEY if unit == "session" else ["subject"]
+        names = pd.MultiIndex.from_frame(self.table(unit)[keys].astype(str))
+        where = names.get_indexer(pd.MultiIndex.from_frame(self.table("sample")[keys].astype(str)))
+        place = pd.Series(where).groupby(where).cumcount().to_numpy()
+        bags = np.full((len(names), int(place.max()) + 1, samples.shape[1]), np.nan, dtype=np.float32)
+        bags[where, place] = samples
+        return bags
+
     def _with_labels(self, frame: pd.DataFrame) -> pd.DataFrame:
         for name, keys, renames in (
             ("sessions.tsv", SCAN_KEY, {"participant_id": "subject", "session_id": "session", "run_id": "run"}),

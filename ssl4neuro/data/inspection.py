@@ -12,7 +12,9 @@ from pathlib import Path
 import numpy as np
 from nibabel.spatialimages import SpatialImage
 
+from ssl4neuro.data import inspection_clips
 from ssl4neuro.data.checks import Finding, Record, from_error
+from ssl4neuro.data.clip_cohort import ClipCohort
 from ssl4neuro.data.cohort import Cohort
 from ssl4neuro.data.grid import image_data, load_image, volume_count
 from ssl4neuro.data.readers.bids import RUN_ENTITIES, header_tr, space_of
@@ -177,6 +179,8 @@ def cohort(path: Path) -> Inspection:
         opened.verify()
     except UserError as error:
         return [], [from_error(error, path, "fatal")]
+    if isinstance(opened, ClipCohort):
+        return inspection_clips.cohort(opened)
     index = opened.index
     records = []
     for _, rows in track(index.groupby("group_code", sort=True), "examine", total=index["group_code"].nunique()):

@@ -9,20 +9,26 @@ import torch
 from jaxtyping import Int
 from torch.utils.data import DataLoader, Dataset
 
+from ssl4neuro.data.clip_loading import ClipConfig, load_clips
 from ssl4neuro.data.cohort import Cohort
 from ssl4neuro.errors import UserError
 from ssl4neuro.types import Batch
 
 
 class CohortRows(Dataset[Batch]):
-    """Fetches whole batches of rows in stored form: `map` [rows, voxels] float16, `course` [rows, time] zero-padded float32.
+    """Fetches whole batches of rows in stored form: `map` [rows, voxels] float16, `course` [rows, time] zero-padded float32,
+    `cine` [rows, channels, time, height, width] cut and scaled by `clip` (for `motion`, too).
 
-    `data.views` scatters the maps onto the grid and makes the augmented views, batched on the device. The cohort is opened
-    again in every loader worker, so nothing but a path travels between processes.
+    `data.views` and `data.clip_views` make the augmented views, batched on the device. The cohort is opened again in every
+    loader worker, so nothing but a path travels between processes.
     """
 
     def __init__(
-        self, cohort: Cohort, modalities: Sequence[str], targets: Mapping[str, Int[np.ndarray, "rows"]] | None = None
+        self,
+        cohort: Cohort,
+        modalities: Sequence[str],
+        targets: Mapping[str, Int[np.ndarray, "rows"]] | None = None,
+        clip: ClipConfig | None = None,
     ) -> None:
         missing = [m for m in modalities if m not in cohort.modalities]
         if len(missing) == len(modalities):
@@ -31,6 +37,7 @@ class CohortRows(Dataset[Batch]):
         self.modalities = tuple(m for m in modalities if m in cohort.modalities)
         self.absent = tuple(missing)
         self.targets = dict(targets or {})
+        self.clip = clip or ClipConfig()
         self._cohort: Cohort | None = cohort
 
     def __getstate__(self) -> dict[str, object]:
@@ -62,6 +69,14 @@ class CohortRows(Dataset[Batch]):
         if "course" in values:
             batch["inputs"]["course"], batch["valid"]["course"] = pad(values["course"])
             batch["rate"]["course"] = torch.from_numpy(index["tr"].to_numpy(np.float32)[chosen])
+        if "cine" in values:
+            centres = index[["centre_row", "centre_column"]].to_numpy(np.float64)[chosen]
+            loaded = load_clips(values["cine"], centres, self.clip)
+            batch["inputs"]["cine"], batch["valid"]["cine"] = loaded.x, loaded.valid
+            batch["times"] = {"cine": loaded.times}
+            batch["context"] = {"slice": torch.from_numpy(index["slice"].to_numpy(np.int64)[chosen])}
+            if loaded.masks is not None:
+                batch["masks"] = {"cine": loaded.masks}
         return batch
 
     def _open(self) -> Cohort:

@@ -10,10 +10,11 @@ from typing import Any
 
 from ssl4neuro.data import cohort
 from ssl4neuro.data.cohort import Cohort
-from ssl4neuro.data.cohort_writer import CohortParts, PreparedScan, write_cohort
+from ssl4neuro.data.cohort_writer import CohortParts, PreparedScan, source_name, write_cohort
 from ssl4neuro.data.grid import mask_sha256
 from ssl4neuro.data.restart import FileHashes, OldCohort, digest, load_shard
-from ssl4neuro.data.scan import Grid, IcaReader, Scan
+from ssl4neuro.data.row_format import row_format
+from ssl4neuro.data.scan import Grid, LabelledReader, Reader, Scan
 from ssl4neuro.data.scan_work import Planned, ScanWork
 from ssl4neuro.data.tables import read_participants, read_sessions, site_of
 from ssl4neuro.errors import UserError
@@ -59,7 +60,7 @@ class Job:
     """
 
     out: Path
-    reader: IcaReader
+    reader: Reader
     kind: str
     source: str
     root: Path
@@ -125,15 +126,19 @@ def _build(
     subjects = sorted({item.scan.subject for item in planned})
     if job.labels.participants is not None:
         parts.participants = read_participants(job.labels.participants, subjects)
+    elif isinstance(job.reader, LabelledReader):
+        told = job.reader.labels()
+        parts.participants = None if told is None else told[told["participant_id"].isin(subjects)]
     parts.sessions = read_sessions(job.labels.sessions, [item.scan for item in planned])
-    before = OldCohort(old)
-    reading = ScanWork(job.reader, job.band, work, job.workers)
-    todo = [item for item in planned if item.key not in before and load_shard(reading.shard(item.key)) is None]
+    form = row_format(job.kind, grid, job.band)
+    before = OldCohort(old, form)
+    reading = ScanWork(job.reader, form, work, job.workers)
+    todo = [item for item in planned if item.key not in before and load_shard(reading.shard(item.key), form) is None]
     try:
         bad = reading.read_all(todo, job.skip_bad)
     finally:
         _remove_if_empty(work)
-    parts.skipped += [{"file": _relative(i.scan.files[0], job.root), "reason": bad[i.key]} for i in planned if i.key in bad]
+    parts.skipped += [{"file": _source(i, job.root), "reason": bad[i.key]} for i in planned if i.key in bad]
     good = [item for item in planned if item.key not in bad]
     if not good:
         raise UserError(f"{job.root}: none of its {len(planned)} scans can be used; the first: {bad[planned[0].key]}")
@@ -190,10 +195,11 @@ def _settings(
     job: Job, shared: list[dict[str, Any]], scans: Sequence[Scan], files: Sequence[tuple[str, ...]], hashes: FileHashes
 ) -> dict[str, Any]:
     """What goes into cohort.json; `sources_key` stands for all sources and options together."""
+    folder = "" if any(scan.anonymous for scan in scans) else job.root.resolve().name  # it may be called after a patient
     settings: dict[str, Any] = {
         "source": job.source,
-        "root": job.root.resolve().name,
-        "name": job.name or job.root.resolve().name,
+        "root": folder,
+        "name": job.name or folder or job.source,
         **job.options,
         **job.selection,
         "skip_bad": job.skip_bad,
@@ -233,7 +239,7 @@ def _plan(
     roles = [(entry["role"], entry["sha256"]) for entry in shared]
     result = []
     for scan, own in zip(scans, files, strict=True):
-        names = [file.name for file in scan.files]
+        names = [] if scan.anonymous else [file.name for file in scan.files]
         identity = (scan.subject, scan.session, scan.run)
         key = digest([REVISION, job.source, job.options, roles, where, identity, names, own])
         result.append(Planned(scan, own, key, uses[scan.files[0]] > 1))
@@ -245,12 +251,12 @@ def _without_copies(planned: Sequence[Planned], skip_bad: bool, skipped: list[di
     seen: dict[str, Scan] = {}
     result = []
     for item in planned:
-        other = None if item.shares_file else seen.setdefault(item.hashes[0], item.scan)
+        other = None if item.shares_file else seen.setdefault(item.content, item.scan)
         if other is not None and other.subject != item.scan.subject:
-            reason = f"the same content as {other.files[0]}, under another subject"
+            reason = f"the same content as {other.name if other.anonymous else other.files[0]}, under another subject"
             if not skip_bad:
                 raise UserError(f"{item.scan.files[0]}: {reason}; remove one of them or use --skip-bad")
-            skipped.append({"file": item.scan.files[0].name, "reason": reason})
+            skipped.append({"file": _source(item, None), "reason": reason})
         else:
             result.append(item)
     return result
@@ -267,7 +273,7 @@ def _finished(
     """The finished scans, one at a time, from the older cohort or from what was kept."""
     seen: dict[str, Scan] = {}
     for item in planned:
-        finished = before.load(item.key) if item.key in before else load_shard(reading.shard(item.key))
+        finished = before.load(item.key) if item.key in before else load_shard(reading.shard(item.key), reading.form)
         if finished is None:
             raise UserError(f"{reading.shard(item.key)}: a finished scan was changed or removed meanwhile; prepare again")
         rows, content, left_out = finished
@@ -277,15 +283,22 @@ def _finished(
             reason = f"{scan.name} holds the same values as {other.name}"
             if not job.skip_bad:
                 raise UserError(f"{scan.files[0]}: {reason}; remove one of them or use --skip-bad")
-            skipped.append({"file": _relative(scan.files[0], job.root), "reason": reason})
+            skipped.append({"file": _source(item, job.root), "reason": reason})
             continue
         site = sites.get(scan.subject, scan.site)
         files = [
-            {"file": _relative(file, job.root), "sha256": value, "bytes": file.stat().st_size}
+            ({} if scan.anonymous else {"file": _relative(file, job.root)}) | {"sha256": value, "bytes": file.stat().st_size}
             for file, value in zip(scan.files, item.hashes, strict=True)
         ]
         named = Scan(scan.subject, scan.files, scan.session, scan.run, site)
         yield PreparedScan(named, rows, item.key, content, files, left_out)
+
+
+def _source(item: Planned, root: Path | None) -> str:
+    """How a scan's data file is called in the record."""
+    if item.scan.anonymous:
+        return source_name({"sha256": item.hashes[0]})
+    return item.scan.files[0].name if root is None else _relative(item.scan.files[0], root)
 
 
 def _relative(file: Path, root: Path) -> str:

@@ -9,17 +9,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 
 from ssl4neuro.atomic import new_file, write_text
-from ssl4neuro.data import cohort
 from ssl4neuro.data.cohort import Cohort
-from ssl4neuro.data.scan import ScanRows
+from ssl4neuro.data.row_format import RowFormat, Rows
 from ssl4neuro.errors import UserError
 from ssl4neuro.manifest import file_sha256
 
 RACY_S = 2.0  # a file changed this recently may change again without its time telling
-Finished = tuple[ScanRows, str, list[str]]  # finalised rows, content hash, components left out
+Finished = tuple[Rows, str, list[str]]  # finalised rows, content hash, what was left out
 
 
 def digest(value: object) -> str:
@@ -49,7 +47,7 @@ class FileHashes:
         try:
             state = file.stat()
             stamp = [state.st_size, state.st_mtime_ns]
-            name = str(file.resolve())
+            name = digest(str(file.resolve()))  # paths of clinical data hold names
             known = self._known.get(name)
             if isinstance(known, list) and known[:2] == stamp:
                 return str(known[2])
@@ -66,43 +64,22 @@ class FileHashes:
             write_text(self._memory, json.dumps(self._known))
 
 
-def save_shard(file: Path, finished: Finished) -> None:
-    """Keep a finished scan; maps as float16, as the cohort will hold them."""
+def save_shard(file: Path, finished: Finished, form: RowFormat) -> None:
+    """Keep a finished scan."""
     rows, content, left_out = finished
-    meta = {
-        "tr": None if np.isnan(rows.tr) else rows.tr,
-        "network": rows.network,
-        "nuisance": {key: value for key, value in rows.nuisance.items() if np.isfinite(value)},
-        "assignment": rows.assignment,
-        "content": content,
-        "left_out": left_out,
-    }
-    arrays: dict[str, Any] = {
-        "component": rows.component,
-        "courses": rows.courses.astype(np.float32),
-        "meta": np.frombuffer(json.dumps(meta, default=float).encode(), dtype=np.uint8),
-    }
-    if rows.maps is not None:
-        arrays["maps"] = rows.maps.astype(np.float16)
+    arrays, meta = form.pack(rows)
+    text = json.dumps({**meta, "content": content, "left_out": left_out}, default=float)
     with new_file(file) as temporary, temporary.open("wb") as stream:
-        np.savez(stream, **arrays)
+        np.savez(stream, allow_pickle=False, meta=np.frombuffer(text.encode(), dtype=np.uint8), **arrays)
 
 
-def load_shard(file: Path) -> Finished | None:
+def load_shard(file: Path, form: RowFormat) -> Finished | None:
     """A kept scan; None where there is none, or a damaged one, which is then made again."""
     try:
         # Opened here, because np.load leaves a damaged file open.
         with file.open("rb") as stream, np.load(stream, allow_pickle=False) as archive:
             meta = json.loads(archive["meta"].tobytes())
-            rows = ScanRows(
-                courses=archive["courses"],
-                tr=float("nan") if meta["tr"] is None else meta["tr"],
-                component=archive["component"],
-                network=meta["network"],
-                maps=archive.get("maps"),
-                nuisance=meta["nuisance"],
-                assignment=meta["assignment"],
-            )
+            rows = form.unpack({name: archive[name] for name in archive.files}, meta)
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
         return None
     return rows, meta["content"], meta["left_out"]
@@ -111,8 +88,8 @@ def load_shard(file: Path) -> Finished | None:
 class OldCohort:
     """Scans of an existing cohort, to be taken over where nothing that determines them has changed."""
 
-    def __init__(self, existing: Cohort | None) -> None:
-        self._cohort = existing
+    def __init__(self, existing: Cohort | None, form: RowFormat) -> None:
+        self._cohort, self._form = existing, form
         self._scans: Mapping[str, tuple[int, dict[str, Any]]] = {}
         if existing is not None:
             self._scans = {scan["key"]: (number, scan) for number, scan in enumerate(existing.info["prepared"])}
@@ -124,30 +101,5 @@ class OldCohort:
         """Rows of the scan with this key."""
         assert self._cohort is not None
         number, record = self._scans[key]
-        index = self._cohort.index
-        rows = np.flatnonzero(index["group_code"].to_numpy() == number)
-        chosen = index.iloc[rows]
-        values = self._cohort.fetch(rows, self._cohort.modalities)
-        return (
-            ScanRows(
-                courses=np.stack(values["course"]),
-                tr=float(chosen["tr"].iloc[0]),
-                component=chosen["component"].to_numpy(dtype=np.int64),
-                network=[str(name) for name in chosen["network"]],
-                maps=values.get("map"),
-                nuisance=dict(record["nuisance"]),
-                assignment=self._assignment(record),
-            ),
-            record["content"],
-            list(record["left_out"]),
-        )
-
-    def _assignment(self, record: Mapping[str, Any]) -> list[dict[str, object]]:
-        assert self._cohort is not None
-        file = self._cohort.path / cohort.ASSIGNMENT
-        if not file.is_file():
-            return []
-        table = pd.read_csv(file, sep="\t", dtype=str, keep_default_na=False)
-        identity = dict(zip(cohort.SCAN_KEY, (record["subject"], record["session"], record["run"]), strict=True))
-        own = np.logical_and.reduce([table[column] == value for column, value in identity.items()])
-        return [{str(column): value for column, value in line.items()} for line in table[own].to_dict("records")]
+        rows = np.flatnonzero(self._cohort.index["group_code"].to_numpy() == number)
+        return self._form.take_over(self._cohort, rows, record), record["content"], list(record["left_out"])

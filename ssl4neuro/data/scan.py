@@ -1,11 +1,14 @@
-"""What a reader of ICA data hands to `prepare`: the scans there are, and the rows of one scan."""
+"""What a reader hands to `prepare`: the scans there are, and the rows of one scan (of ICA data here, of clips in `clip.py`)."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
 import numpy as np
+import pandas as pd
 from jaxtyping import Bool, Float, Int
+
+from ssl4neuro.data.clip import ClipRows
 
 
 @dataclass(frozen=True)
@@ -25,6 +28,7 @@ class Scan:
     session: str = ""  # e.g. `ses-pre`; empty where the data has none
     run: str = ""
     site: str = ""
+    anonymous: bool = False  # the names of its files may hold patients' names: they are recorded by hash only
 
     @property
     def name(self) -> str:
@@ -47,8 +51,8 @@ class ScanRows:
 
 
 @runtime_checkable
-class IcaReader(Protocol):
-    """A source of scans. A new format is one such class and one line in `data/readers/__init__.py`.
+class Reader(Protocol):
+    """A source of scans. A new format is one such class and one line in a table of `data/readers`.
 
     Raises from every method: UserError naming the file, what is wrong and what to do.
     """
@@ -58,17 +62,26 @@ class IcaReader(Protocol):
         ...
 
     def grid(self) -> Grid | None:
-        """The cohort's grid; None for courses only."""
+        """The cohort's grid; None for courses and clips."""
         ...
 
-    def read(self, scan: Scan) -> ScanRows:
+    def read(self, scan: Scan) -> ScanRows | ClipRows:
         """The rows of one scan. Called in worker processes: the reader must be picklable and hold one scan at a time."""
         ...
 
     def shared_files(self) -> dict[str, Path]:
-        """Files that influence every scan, by role: `maps`, `templates`, `mask`, `networks`."""
+        """Files that influence every scan, by role: `maps`, `templates`, `mask`, `networks`, `subjects`."""
         ...
 
     def description(self) -> dict[str, dict[str, object]]:
         """Contract entries only the reader knows, by modality: space, band, template and so on."""
+        ...
+
+
+@runtime_checkable
+class LabelledReader(Protocol):
+    """A reader whose files hold labels of the subjects, for when there is no table of participants."""
+
+    def labels(self) -> pd.DataFrame | None:
+        """`participant_id` and label columns; None where the files hold none."""
         ...

@@ -10,15 +10,11 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from ssl4neuro.data.restart import save_shard
-from ssl4neuro.data.scan import IcaReader, Scan
-from ssl4neuro.data.standardise import finalise
+from ssl4neuro.data.row_format import RowFormat
+from ssl4neuro.data.scan import Reader, Scan
 from ssl4neuro.errors import UserError
 from ssl4neuro.progress import progress
-
-Band = tuple[float, float]
 
 
 @dataclass(frozen=True)
@@ -30,18 +26,35 @@ class Planned:
     key: str
     shares_file: bool  # its first file holds other scans too
 
+    @property
+    def content(self) -> str:
+        """What the firewall knows the scan by: its data file, or all of them where each is a part of the scan."""
+        if not self.scan.anonymous:
+            return self.hashes[0]
+        return sha256("".join(sorted(self.hashes)).encode()).hexdigest()
+
+    def without_names(self, text: str) -> str:
+        """A message without the paths of files whose names may be patients' names."""
+        if not self.scan.anonymous:
+            return text
+        for file, value in zip(self.scan.files, self.hashes, strict=True):
+            text = text.replace(str(file), f"sha256:{value[:12]}").replace(file.name, f"sha256:{value[:12]}")
+        for folder in sorted({str(file.parent) for file in self.scan.files}, key=len, reverse=True):
+            text = text.replace(folder, "a DICOM folder")
+        return text
+
 
 @dataclass(frozen=True)
 class ScanWork:
     """How to read scans, apart from which.
 
     Attributes:
-        band: pass band (Hz) that the reader has not applied itself.
+        form: how rows are finalised and kept.
         folder: where finished scans are kept.
     """
 
-    reader: IcaReader
-    band: Band | None
+    reader: Reader
+    form: RowFormat
     folder: Path
     workers: int = 1
 
@@ -61,23 +74,21 @@ class ScanWork:
                 if message is not None:
                     if not skip_bad:
                         raise UserError(message)
-                    bad[item.key] = message
+                    bad[item.key] = item.without_names(message)  # it goes into cohort.json
                 bar.advance(1, scan=item.scan.name)
         return bad
 
     def read_one(self, item: Planned) -> str | None:
         """Read, finalise and keep one scan; the message if it cannot be used."""
         scan = item.scan
-        name = f"{scan.files[0]} ({scan.name})" if item.shares_file else str(scan.files[0])
+        name = f"{scan.files[0]} ({scan.name})" if item.shares_file or scan.anonymous else str(scan.files[0])
         try:
             rows = self.reader.read(scan)
-            values = np.ascontiguousarray(rows.courses).tobytes() if item.shares_file else b""
-            content = sha256(values).hexdigest() if item.shares_file else item.hashes[0]
-            rows.nuisance.setdefault("n_volumes", float(rows.courses.shape[1]))
-            rows, left_out = finalise(rows, name, self.band)
+            content = sha256(self.form.values(rows)).hexdigest() if item.shares_file else item.content
+            rows, left_out = self.form.finalise(rows, name)
         except UserError as error:
             return str(error)
-        save_shard(self.shard(item.key), (rows, content, left_out))
+        save_shard(self.shard(item.key), (rows, content, [item.without_names(line) for line in left_out]), self.form)
         return None
 
     def _serial(self, todo: Sequence[Planned]) -> Iterator[tuple[Planned, str | None]]:

@@ -1,6 +1,6 @@
 """From stored rows to what encoders see: maps scattered onto the grid, augmented views, all on the device."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -8,7 +8,13 @@ import torch
 from jaxtyping import Bool
 from torch import Tensor, nn
 
+from ssl4neuro.augment import AUGMENTATIONS
 from ssl4neuro.augment.keyed import Keyed
+from ssl4neuro.data.clip_loading import ClipConfig
+from ssl4neuro.data.clip_views import ClipViews
+from ssl4neuro.data.cohort import Cohort
+from ssl4neuro.errors import UserError
+from ssl4neuro.registry import Component, build
 from ssl4neuro.types import Batch
 
 
@@ -75,6 +81,35 @@ class Views(nn.Module):
         volume = torch.zeros(len(values), self.inside.numel(), device=values.device)
         volume[:, self.voxels] = values.float()
         return volume.view(len(values), 1, *self.inside.shape)
+
+
+def make_views(
+    cohort: Cohort,
+    modalities: Sequence[str],
+    *,
+    clip: ClipConfig | None = None,
+    augment: Mapping[str, Component] | None = None,
+    counts: Mapping[str, int] | None = None,
+    seed: int = 0,
+) -> Views | ClipViews:
+    """What turns this cohort's stored batches into views of the `modalities`.
+
+    Raises:
+        UserError: an augmentation that there is not, or that is not for such data.
+    """
+    built = {}
+    for name, component in (augment or {}).items():
+        where = f"modalities.{name}.augment"
+        if component.name in AUGMENTATIONS and (component.name == "clip") != (cohort.kind == "clips"):
+            raise UserError(f"{where}: '{component.name}' is not for the {name} of a cohort of kind '{cohort.kind}'")
+        if cohort.kind == "clips" and clip is not None:
+            repeats = cohort.info["contract"]["cine"]["cyclic"] is True
+            given = {"frames": clip.frames, "sampling": clip.sampling, "cyclic": repeats, **component.options}
+            component = Component(component.name, given)
+        built[name] = build(AUGMENTATIONS, component, where)
+    if cohort.kind == "clips":
+        return ClipViews(clip or ClipConfig(), modalities, built, counts or {}, seed)
+    return Views(cohort.mask, built, counts or {}, seed)
 
 
 def to_device(batch: Batch, device: torch.device) -> Batch:

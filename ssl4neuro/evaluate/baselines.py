@@ -3,7 +3,7 @@
 For single components: PCA of the maps and band powers of the courses, each with the linear probe, and correlation with the
 classes' mean maps where the target is the component's network. For scans and subjects: connectivity between components (FNC;
 arXiv 2510.13768: "all models struggle to outperform a simple functional connectivity baseline"), PCA of the maps, band powers.
-Everywhere: nuisance variables alone, which find out when the answer is in the motion or the scanner, and the majority class.
+For clips see `clip_baselines`. Everywhere: nuisance variables alone, which find out when the answer is in the motion or the scanner, and the majority class.
 """
 
 from collections.abc import Sequence
@@ -13,10 +13,12 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Int
 
+from ssl4neuro.data.clip_cohort import ClipCohort
 from ssl4neuro.data.cohort import Cohort
 from ssl4neuro.data.embeddings import SCAN_KEY, Embeddings
 from ssl4neuro.errors import UserError
 from ssl4neuro.evaluate import connectivity
+from ssl4neuro.evaluate.clip_baselines import clip_baselines
 from ssl4neuro.evaluate.crossval import Candidate
 from ssl4neuro.evaluate.features import (
     ArrayFeatures,
@@ -54,6 +56,8 @@ def simple_baselines(problem: Problem, site: str | None = None) -> list[Candidat
 def cohort_baselines(problem: Problem, cohort: Cohort) -> tuple[list[Candidate], list[str]]:
     """Baselines from the cohort's own data, and notes on those that could not be made."""
     units = cohort_rows(problem.table, cohort, problem.unit)
+    if isinstance(cohort, ClipCohort):
+        return clip_baselines(problem, cohort, units)
     if problem.unit == "sample":
         return _sample_baselines(problem, cohort, np.concatenate(units)), []
     parts = connectivity.layout(cohort.index, units)
@@ -74,7 +78,7 @@ def cohort_rows(table: pd.DataFrame, cohort: Cohort, unit: str) -> list[Int[np.n
     Raises:
         UserError: the cohort does not have them, so it is not the cohort that was embedded.
     """
-    keys = {"sample": [*SCAN_KEY, "component"], "session": SCAN_KEY, "subject": ["subject"]}[unit]
+    keys = {"sample": [*SCAN_KEY, cohort.places[-1]], "session": SCAN_KEY, "subject": ["subject"]}[unit]
     index = cohort.index
     groups = {_key(name): rows for name, rows in index.groupby(keys, sort=False).indices.items()}
     try:
@@ -84,7 +88,7 @@ def cohort_rows(table: pd.DataFrame, cohort: Cohort, unit: str) -> list[Int[np.n
             f"{cohort.path}: has no {unit} {' '.join(map(str, error.args[0]))}; name the cohort that was embedded with --cohort"
         ) from error
     if unit == "sample" and any(len(rows) != 1 for rows in found):
-        found = [np.array([row]) for row in table["row"].to_numpy(dtype=np.int64)]  # a component number occurs twice in a scan
+        found = [np.array([row]) for row in table["row"].to_numpy(dtype=np.int64)]  # a component or slice number occurs twice in a scan
     return found
 
 

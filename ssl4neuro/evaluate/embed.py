@@ -16,10 +16,12 @@ from ssl4neuro import contract
 from ssl4neuro.adapt import adapt_batch
 from ssl4neuro.atomic import new_file
 from ssl4neuro.checkpoint import Checkpoint
+from ssl4neuro.config import from_mapping
+from ssl4neuro.data.clip_loading import ClipConfig
 from ssl4neuro.data.cohort import Cohort
 from ssl4neuro.data.embeddings import SCAN_KEY, write_embeddings
 from ssl4neuro.data.loader import CohortRows, load_batches
-from ssl4neuro.data.views import Views, to_device
+from ssl4neuro.data.views import make_views, to_device
 from ssl4neuro.errors import UserError
 from ssl4neuro.manifest import file_sha256
 from ssl4neuro.pretrained import Pretrained, load
@@ -70,8 +72,9 @@ def embed(
     work = out.parent / f".{out.name}.{key.hexdigest()[:12]}.work"
     work.mkdir(parents=True, exist_ok=True)
     mine = [i for i in range(state.process_index, len(chunks), state.num_processes) if not _part(work, i).is_file()]
-    rows = CohortRows(opened, pretrained.model.modalities)
-    views = Views(opened.mask, {}, {}, seed=0).to(state.device)
+    clip = clip_config(saved.contract)
+    rows = CohortRows(opened, pretrained.model.modalities, clip=clip)
+    views = make_views(opened, rows.modalities, clip=clip).to(state.device)
     with torch.no_grad(), progress("embedding", len(mine), "batch", show=state.is_main_process) as bar:
         for i, stored in zip(mine, load_batches(rows, lambda: map(chunks.__getitem__, mine)), strict=True):
             batch = adapt_batch(views(to_device(stored, state.device), None), saved.contract, found, changes)
@@ -86,6 +89,12 @@ def embed(
         shutil.rmtree(work, ignore_errors=True)
     state.wait_for_everyone()
     return out
+
+
+def clip_config(expected: contract.Contract) -> ClipConfig | None:
+    """How the checkpoint's clips were cut; None when it has seen none."""
+    found = [entry["loading"] for entry in expected.values() if "loading" in entry]
+    return from_mapping(ClipConfig, dict(found[0]), "checkpoint: loading") if found else None
 
 
 def _chunks(cohort: Cohort, scans: int) -> list[np.ndarray]:
@@ -118,7 +127,7 @@ def _merge(work: Path, chunks: list[np.ndarray], cohort: Cohort, pretrained: Pre
     saved = pretrained.checkpoint
     overlap = saved.manifest.overlap(cohort.name, cohort.content_hashes())
     index = cohort.index
-    samples = index[[*SCAN_KEY, "site", "component", "network"]].reset_index(drop=True)
+    samples = index[[*SCAN_KEY, "site", *cohort.places]].reset_index(drop=True)
     samples.insert(0, "row", np.arange(len(samples)))
     samples["seen"] = samples["subject"].isin(overlap)
     scans = samples.groupby(index["group_code"].to_numpy(), sort=False)

@@ -95,8 +95,9 @@ def probe(
         raise UserError(f"target: '{target}' is no property of a {unit}; use --unit {better}")
     problem = pose(table, table[target], target, unit, task=task, site=site, positive=positive, allow_overlap=allow_overlap)
     settings = Settings(folds, repeats, permutations, bootstrap, seed, leave_site_out)
+    pools = getattr(model, "bags", False)  # it pools the samples of a unit itself
     candidates = [
-        Candidate(name, ArrayFeatures(opened.matrix(unit, name)[problem.kept]), model)
+        Candidate(name, ArrayFeatures((opened.bags if pools else opened.matrix)(unit, name)[problem.kept]), model)
         for name in _columns(opened, unit, column)
     ]
     notes: list[str] = []

@@ -17,7 +17,7 @@ from ssl4neuro.retrieve.index import PROJECTED, unit_vectors
 from ssl4neuro.retrieve.search import Device, Searcher
 from ssl4neuro.retrieve.store import Index
 
-SHOWN = ("row", "subject", "session", "run", "site", "component", "network", "rows", "seen")
+SHOWN = ("row", "subject", "session", "run", "site", "component", "network", "view", "slice", "rows", "seen")
 BATCH = 1024  # queries between two movements of the progress bar
 
 

@@ -222,6 +222,8 @@ class Loop:
                 self.accelerator.clip_grad_norm_(self.model.parameters(), self.optimiser_config.clip)
             self.optimiser.step()
             self.optimiser.zero_grad()
+            if hasattr(self.bare, "after_step"):
+                self.bare.after_step((self.done.batch + 1) / self.total)
             if self.ema is not None:
                 self.ema.update_parameters(self.bare)
         self.done.batch += 1

@@ -10,18 +10,18 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor
 
-from ssl4neuro.augment import AUGMENTATIONS
 from ssl4neuro.config import from_mapping, to_mapping
+from ssl4neuro.data.clip_loading import ClipConfig
 from ssl4neuro.data.cohort import Cohort
 from ssl4neuro.data.loader import CohortRows, encode_labels, load_batches
 from ssl4neuro.data.plan import Plan, SamplingConfig, share_of
 from ssl4neuro.data.splits import Split, SplitConfig, crossfit_splits, split_subjects
-from ssl4neuro.data.views import Views, to_device
+from ssl4neuro.data.views import make_views, to_device
 from ssl4neuro.errors import UserError
 from ssl4neuro.geometry import pack_mask
 from ssl4neuro.manifest import Manifest
 from ssl4neuro.model import FusionConfig, ModalityConfig, Model, ModelConfig
-from ssl4neuro.registry import Component, build
+from ssl4neuro.registry import Component
 from ssl4neuro.train.estimate import Estimate, estimate
 from ssl4neuro.train.interruption import Interrupted
 from ssl4neuro.train.loop import Loop, LoopConfig, make_accelerator, mix
@@ -41,6 +41,7 @@ class PretrainConfig:
     data: str = ""  # prepared cohort
     out: str = ""  # run folder to create
     fusion: FusionConfig = FusionConfig()
+    clip: ClipConfig = ClipConfig()  # how clips are cut; no effect on maps and courses
     sampling: SamplingConfig = SamplingConfig()
     split: SplitConfig = SplitConfig()
     optimiser: OptimiserConfig = OptimiserConfig()
@@ -75,14 +76,15 @@ class PretrainTask:
         self.model = Model(config.model)
         targets, self.label_names = self._targets()
         self.model.set_levels(self.label_names)
-        self.rows = CohortRows(cohort, self.model.modalities, targets)
-        augment = {
-            name: build(AUGMENTATIONS, modality.augment, f"modalities.{name}.augment")
-            for name, modality in config.modalities.items()
-            if modality.augment is not None
-        }
-        counts = {name: modality.views for name, modality in config.modalities.items()}
-        self.view_maker = Views(cohort.mask, augment, counts, config.seed).to(accelerator.device)
+        self.rows = CohortRows(cohort, self.model.modalities, targets, config.clip)
+        self.view_maker = make_views(
+            cohort,
+            self.rows.modalities,
+            clip=config.clip,
+            augment={name: modality.augment for name, modality in config.modalities.items() if modality.augment is not None},
+            counts={name: modality.views for name, modality in config.modalities.items()},
+            seed=config.seed,
+        ).to(accelerator.device)
         self.plan = self._plan(split.train)
         self.batches_per_epoch = len(self.plan)
         self.validation = Validation(
@@ -190,7 +192,7 @@ def _pretrain_one(config: PretrainConfig, cohort: Cohort, split: Split) -> Path 
     loop = Loop(
         task, config.loop, config.optimiser, config.monitor,
         accelerator=accelerator, seed=config.seed, run=run,
-        contract=_contract(cohort, task.model), manifest=_manifest(cohort, split),
+        contract=_contract(cohort, task.model, config.clip), manifest=_manifest(cohort, split),
         record={"model": to_mapping(config.model), "seed": config.seed, "cohort": cohort.name, "split": split.to_json()},
     )  # fmt: skip
     if config.resume:
@@ -223,11 +225,13 @@ def _changes(old: Any, new: Any, path: str = "") -> Iterator[tuple[str, Any, Any
         yield path, old, new
 
 
-def _contract(cohort: Cohort, model: Model) -> dict[str, Any]:
-    """The cohort's own, for the modalities the model sees, with the mask itself, so that another one can be cut to it."""
+def _contract(cohort: Cohort, model: Model, clip: ClipConfig) -> dict[str, Any]:
+    """The cohort's own, for the modalities the model sees, with what is done at load: the mask, and how clips are cut."""
     found = {m: dict(cohort.info["contract"][m]) for m in model.modalities if m in cohort.info["contract"]}
     if "map" in found and cohort.mask is not None:
         found["map"]["mask"] = pack_mask(cohort.mask)
+    if cohort.kind == "clips":
+        found = {modality: {**entry, "loading": to_mapping(clip)} for modality, entry in found.items()}
     return found
 
 

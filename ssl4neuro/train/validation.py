@@ -11,6 +11,7 @@ from ssl4neuro.data.cohort import Cohort
 from ssl4neuro.data.loader import CohortRows, load_batches
 from ssl4neuro.data.plan import Plan, share_of
 from ssl4neuro.data.splits import Split
+from ssl4neuro.data.clip_views import ClipViews
 from ssl4neuro.data.views import Views, to_device
 from ssl4neuro.model import Model
 from ssl4neuro.objectives import NoNegatives
@@ -31,7 +32,7 @@ class Validation:
         config: MonitorConfig,
         cohort: Cohort,
         rows: CohortRows,
-        views: Views,
+        views: Views | ClipViews,
         split: Split,
         accelerator: Accelerator,
         label_names: dict[str, list[str]],

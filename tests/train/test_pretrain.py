@@ -18,6 +18,7 @@ from accelerate.state import AcceleratorState
 from ssl4neuro import checkpoint
 from ssl4neuro.config import from_mapping
 from ssl4neuro.data.cohort import Cohort
+from ssl4neuro.data.ica_cohort import IcaCohort
 from ssl4neuro.errors import UserError
 from ssl4neuro.train.estimate import Estimate
 from ssl4neuro.train.interruption import Interrupted
@@ -105,13 +106,13 @@ def test_the_manifest_knows_train_and_validation_but_not_the_holdout(finished: P
 
 def test_held_out_subjects_are_never_read(cohort: Cohort, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     read: set[int] = set()
-    fetch = Cohort.fetch
+    fetch = IcaCohort.fetch
 
-    def spy(self: Cohort, rows: Any, modalities: Any = None) -> Any:
+    def spy(self: IcaCohort, rows: Any, modalities: Any = None) -> Any:
         read.update(rows.tolist())
         return fetch(self, rows, modalities)
 
-    monkeypatch.setattr(Cohort, "fetch", spy)
+    monkeypatch.setattr(IcaCohort, "fetch", spy)
     pretrain(recipe(cohort, tmp_path / "run", loop__epochs=1))
     split = json.loads((tmp_path / "run" / "split.json").read_text())
     subjects = set(cohort.index["subject"].iloc[sorted(read)])

@@ -1,0 +1,60 @@
+"""A prepared cohort of clips: one row is one clip, memory-mapped, so that reading one touches no other."""
+
+from collections.abc import Sequence
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Int
+
+from ssl4neuro.data.clip import Clip
+from ssl4neuro.data.cohort import SCAN_COLUMNS, Cohort
+
+NUMBERS = ("count", "height", "width", "channels", "interval", "spacing_row", "spacing_column", "centre_row", "centre_column")
+
+
+class ClipCohort(Cohort):
+    """Rows of a study are contiguous. `cine` are the frames, `motion` what changes from each to the next."""
+
+    row_columns = (*SCAN_COLUMNS, "view", "slice")
+    places = ("view", "slice")
+
+    @cached_property
+    def index(self) -> pd.DataFrame:
+        """One line per clip: `row_columns`, codes, frames (count), height, width, channels, interval (s), spacing_row and
+        spacing_column (mm), centre_row and centre_column (pixel, of the moving region); NaN where unknown."""
+        table = super().index
+        numbers = self._table.select([*NUMBERS]).to_pandas().rename(columns={"count": "frames"})
+        return pd.concat([table, numbers], axis=1)
+
+    def clip(self, row: int) -> Clip:
+        """One clip; its arrays are read-only views of the memory map."""
+        return self._clip(*(place[0] for place in self.locate(np.array([row]))))
+
+    def fetch(self, rows: Int[np.ndarray, "rows"], modalities: Sequence[str] | None = None) -> dict[str, Any]:
+        """`cine`: the clips of the rows, in the order asked."""
+        return {"cine": [self._clip(*place) for place in zip(*self.locate(rows), strict=True)]}
+
+    def _clip(self, batch: int, place: int) -> Clip:
+        line = {name: column[batch][place] for name, column in self._columns.items()}
+        count, height, width = (line[name].as_py() for name in ("count", "height", "width"))
+        colour = (3,) if line["channels"].as_py() == 3 else ()
+        frames = np.frombuffer(line["frames"].as_buffer(), dtype=line["type"].as_py()).reshape(count, height, width, *colour)
+        spacing = (line["spacing_row"].as_py(), line["spacing_column"].as_py())
+        labelled = np.array(line["mask_frames"].as_py(), dtype=np.int32)
+        mask = np.frombuffer(line["mask"].as_buffer(), dtype=np.uint8) if len(labelled) else None
+        return Clip(
+            frames=frames,
+            view=line["view"].as_py(),
+            slice=line["slice"].as_py(),
+            times=np.array(line["times"].as_py(), dtype=np.float32) if len(line["times"]) else None,
+            spacing=None if np.isnan(spacing).any() else spacing,
+            mask=None if mask is None else mask.reshape(len(labelled), height, width),
+            mask_frames=labelled if mask is not None else None,
+        )
+
+    @cached_property
+    def _columns(self) -> dict[str, list[Any]]:
+        names = ("view", "slice", "type", "frames", "times", "mask", "mask_frames", *NUMBERS[:4], *NUMBERS[5:7])
+        return {name: self._table[name].chunks for name in names}
