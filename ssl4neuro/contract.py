@@ -186,11 +186,11 @@ def _beyond(modality: str, field: str, expected: Entry, found: Entry, unit: str,
     there, here = expected.get(field), found.get(field)
     if there is None and here is None:
         return []
-    close = there is not None and here is not None
-    if close and here[0] >= there[0] / RANGE_TOLERANCE and here[1] <= there[1] * RANGE_TOLERANCE:
+    known = there is not None and here is not None
+    if known and here[0] >= there[0] / RANGE_TOLERANCE and here[1] <= there[1] * RANGE_TOLERANCE:  # type: ignore[index]
         return []
-    texts = ["unknown" if r is None else f"{r[0]:g} to {r[1]:g} {unit}" for r in (there, here)]
-    return [Difference(modality, field, *texts, "asked", f"{advice} --adapt {field}", field)]
+    trained, new = ("unknown" if r is None else f"{r[0]:g} to {r[1]:g} {unit}" for r in (there, here))
+    return [Difference(modality, field, trained, new, "asked", f"{advice} --adapt {field}", field)]
 
 
 def _views(modality: str, field: str, expected: Entry, found: Entry, mask: Any) -> list[Difference]:

@@ -6,7 +6,8 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Int
+import pyarrow as pa
+from jaxtyping import Int, UInt8
 
 from ssl4neuro.data.clip import Clip
 from ssl4neuro.data.cohort import SCAN_COLUMNS, Cohort
@@ -37,13 +38,14 @@ class ClipCohort(Cohort):
         return {"cine": [self._clip(*place) for place in zip(*self.locate(rows), strict=True)]}
 
     def _clip(self, batch: int, place: int) -> Clip:
-        line = {name: column[batch][place] for name, column in self._columns.items()}
+        line = {name: column[batch][place] for name, column in self._columns.items() if name not in ("frames", "mask")}
         count, height, width = (line[name].as_py() for name in ("count", "height", "width"))
         colour = (3,) if line["channels"].as_py() == 3 else ()
-        frames = np.frombuffer(line["frames"].as_buffer(), dtype=line["type"].as_py()).reshape(count, height, width, *colour)
+        stored = _bytes(self._columns["frames"][batch], place)
+        frames = stored.view(line["type"].as_py()).reshape(count, height, width, *colour)
         spacing = (line["spacing_row"].as_py(), line["spacing_column"].as_py())
         labelled = np.array(line["mask_frames"].as_py(), dtype=np.int32)
-        mask = np.frombuffer(line["mask"].as_buffer(), dtype=np.uint8) if len(labelled) else None
+        mask = _bytes(self._columns["mask"][batch], place) if len(labelled) else None
         return Clip(
             frames=frames,
             view=line["view"].as_py(),
@@ -58,3 +60,12 @@ class ClipCohort(Cohort):
     def _columns(self) -> dict[str, list[Any]]:
         names = ("view", "slice", "type", "frames", "times", "mask", "mask_frames", *NUMBERS[:4], *NUMBERS[5:7])
         return {name: self._table[name].chunks for name in names}
+
+
+def _bytes(column: pa.LargeBinaryArray, place: int) -> UInt8[np.ndarray, "bytes"]:
+    """Bytes of one row where they lie; Arrow's own scalars would copy them."""
+    _, offsets, data = column.buffers()
+    start, stop = np.frombuffer(offsets, dtype=np.int64)[column.offset + place : column.offset + place + 2]
+    values = np.frombuffer(data, dtype=np.uint8)[start:stop]
+    values.flags.writeable = False
+    return values

@@ -66,7 +66,7 @@ def load_clips(clips: Sequence[Clip], centres: Float[np.ndarray, "batch 2"], con
         if clip.times is not None:
             times[i, : counts[i]] = torch.from_numpy(np.array(clip.times, dtype=np.float32))
         if masks is not None and clip.mask is not None and clip.mask_frames is not None:
-            cut = torch.from_numpy(_cut(clip.mask, box, outside=0).astype(np.float32))
+            cut = torch.from_numpy(_cut(clip.mask, box, outside=0.0).astype(np.float32))
             scaled = functional.interpolate(cut[None], (size, size), mode="nearest-exact")[0]
             masks[i, torch.from_numpy(clip.mask_frames.astype(np.int64))] = scaled.long()
     valid = torch.arange(longest) < torch.tensor(counts)[:, None]

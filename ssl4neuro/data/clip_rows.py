@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pyarrow as pa
@@ -23,7 +23,7 @@ BLOCK = 4_000_000  # values at a time in sums over a clip
 class ClipFormat:
     """Format of clip rows."""
 
-    nuisance = ("n_clips", "n_frames")
+    nuisance: ClassVar[tuple[str, ...]] = ("n_clips", "n_frames")
 
     def finalise(self, rows: ClipRows, name: str) -> tuple[ClipRows, list[str]]:
         """Clips in a storable type, without those that show nothing.

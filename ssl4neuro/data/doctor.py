@@ -1,7 +1,8 @@
 """Look at a folder before (or after) `prepare` and tell what would stop or spoil a run: `ssl4neuro doctor PATH`.
 
 PATH may be BIDS derivatives, FSL MELODIC output, a GIFT folder, tables of time series, cine or video in one of the layouts of
-`prepare clips`, or a prepared cohort; which one is seen from its content. `inspection` reads the scans one at a time, `checks` compares what is kept of them.
+`prepare clips`, or a prepared cohort; which one is seen from its content. `inspection` and `inspection_clips` read the scans
+one at a time, `checks` compares what is kept of them.
 """
 
 import os
@@ -24,7 +25,8 @@ SAME = 3  # findings that differ in the file only are folded into one line from 
 WIDEST = 90  # characters; one long name shall not push all columns away
 LOOKED_FOR = (
     f"a prepared cohort ({RECORD}), FSL MELODIC (melodic_IC.nii.gz), GIFT (*_component_ica_s*_.nii), "
-    f"BIDS derivatives (sub-*_bold.nii.gz), time series ({', '.join(EXTENSIONS)}) and cine or video (ACDC, EMIDEC, BIDS, DICOM, mp4)"
+    f"BIDS derivatives (sub-*_bold.nii.gz), time series ({', '.join(EXTENSIONS)}), and cine or video (ACDC, EMIDEC, "
+    "sub-*/cine, DICOM, mp4)"
 )
 CHECKED = (
     "No finding: all files are readable and whole; no NaN, constant or repeated volumes, enough of them; repetition times, "
@@ -93,10 +95,12 @@ def _inspect(path: Path, maps: Path | None, mask: Path | None) -> tuple[list[Rec
     except UserError as error:
         if any(file.suffix.lower() in EXTENSIONS and "timeseries" in file.name for file in names):
             return [], [from_error(error, path, "fatal")], False
-        raise UserError(f"{path}: no data here that this version knows; looked for {LOOKED_FOR}{_hint(names, path)}") from None
+        if _images(names):
+            return *inspection_clips.raw(path, "files"), True
+        raise UserError(f"{path}: no data here that this version knows; looked for {LOOKED_FOR}; give the folder that holds the scans") from None
     records, findings = inspection.series(path, series)
     if not any(record.volumes for record in records) and _images(names):  # tables beside images of another kind
-        raise UserError(f"{path}: no data here that this version knows; looked for {LOOKED_FOR}{_hint(names, path)}")
+        return *inspection_clips.raw(path, "files"), True
     return records, findings, True
 
 
@@ -176,12 +180,3 @@ def _files(folder: Path) -> list[Path]:
 
 def _images(names: Sequence[Path]) -> list[Path]:
     return [file for file in names if file.name.endswith((".nii", ".nii.gz", ".dcm", ".img", ".mp4", ".avi"))]
-
-
-def _hint(names: Sequence[Path], root: Path) -> str:
-    """What the folder holds instead."""
-    images = _images(names)
-    if not images:
-        return "; give the folder that holds the scans"
-    example = images[0].relative_to(root)
-    return f"; its images (such as {example}) are in no layout known; `prepare clips --layout files` takes any cine or video"

@@ -99,7 +99,7 @@ class Embeddings:
         return frame.to_numpy(np.float32)
 
     def bags(self, unit: Unit, column: str) -> Float[np.ndarray, "n largest dim"]:
-        """All samples of each scan or subject, in the order of `matrix`, filled up with NaN; for probes that pool themselves."""
+        """All samples of each scan or subject, in the order of `matrix`, padded with NaN; for probes that pool themselves."""
         samples = self.matrix("sample", column)
         if unit == "sample":
             return samples[:, None]

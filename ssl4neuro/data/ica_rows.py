@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pandas as pd
@@ -27,7 +27,7 @@ class IcaFormat:
 
     grid: Grid | None = None
     band: tuple[float, float] | None = None
-    nuisance = ("n_volumes", "mean_fd", "tsnr")
+    nuisance: ClassVar[tuple[str, ...]] = ("n_volumes", "mean_fd", "tsnr")
 
     def finalise(self, rows: ScanRows, name: str) -> tuple[ScanRows, list[str]]:
         """Signs, trends and scales alike for every source; see `standardise`."""

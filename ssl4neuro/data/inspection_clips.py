@@ -12,6 +12,8 @@ from ssl4neuro.data.clip import Clip, ClipRows
 from ssl4neuro.data.clip_cohort import ClipCohort
 from ssl4neuro.data.clip_rows import ClipFormat, interval_of
 from ssl4neuro.data.readers.clips import LAYOUTS
+from ssl4neuro.data.readers.dicom import is_dicom
+from ssl4neuro.data.readers.files import FORMATS, NIFTI, format_of
 from ssl4neuro.data.scan import Scan
 from ssl4neuro.errors import UserError
 from ssl4neuro.progress import track
@@ -28,9 +30,13 @@ def layout_of(root: Path, files: Sequence[Path]) -> str | None:
         return "emidec"
     if any(part in ("cine", "dce", "perf") for name in places for part in name[1:-1] if "sub-" in "/".join(name)):
         return "bids"
-    from ssl4neuro.data.readers.files import known_file  # opens files without a telling suffix
+    return "files" if any(is_recording(file) for file in files) else None
 
-    return "files" if any(known_file(file) for file in files if not file.name.endswith((".nii", ".nii.gz"))) else None
+
+def is_recording(file: Path) -> bool:
+    """A video, an animated picture or a DICOM file; images and arrays may be anything."""
+    suffix = format_of(file)
+    return suffix in FORMATS and suffix not in (*NIFTI, ".npz", ".npy") if suffix else is_dicom(file)
 
 
 def raw(root: Path, layout: str) -> tuple[list[Record], list[Finding]]:

@@ -4,7 +4,7 @@ A new kind is one such class, one line in `row_format` and one subclass of `Coho
 """
 
 from collections.abc import Mapping
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import numpy as np
 import pyarrow as pa
@@ -38,7 +38,7 @@ class Tally(Protocol):
 class RowFormat(Protocol):
     """Rows of one kind of cohort. Picklable, for it travels to the processes that read scans."""
 
-    nuisance: tuple[str, ...]  # columns of sessions.tsv that every scan has
+    nuisance: ClassVar[tuple[str, ...]]  # columns of sessions.tsv that every scan has
 
     def finalise(self, rows: Rows, name: str) -> tuple[Rows, list[str]]:
         """Rows as they are stored, and a line for everything left out. Raises UserError when nothing can be used."""

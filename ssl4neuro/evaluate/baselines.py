@@ -3,7 +3,8 @@
 For single components: PCA of the maps and band powers of the courses, each with the linear probe, and correlation with the
 classes' mean maps where the target is the component's network. For scans and subjects: connectivity between components (FNC;
 arXiv 2510.13768: "all models struggle to outperform a simple functional connectivity baseline"), PCA of the maps, band powers.
-For clips see `clip_baselines`. Everywhere: nuisance variables alone, which find out when the answer is in the motion or the scanner, and the majority class.
+For clips see `clip_baselines`. Everywhere: nuisance variables alone, which find out when the answer is in the motion or the
+scanner, and the majority class.
 """
 
 from collections.abc import Sequence
@@ -88,7 +89,8 @@ def cohort_rows(table: pd.DataFrame, cohort: Cohort, unit: str) -> list[Int[np.n
             f"{cohort.path}: has no {unit} {' '.join(map(str, error.args[0]))}; name the cohort that was embedded with --cohort"
         ) from error
     if unit == "sample" and any(len(rows) != 1 for rows in found):
-        found = [np.array([row]) for row in table["row"].to_numpy(dtype=np.int64)]  # a component or slice number occurs twice in a scan
+        # a component or slice number occurs twice in a scan
+        found = [np.array([row]) for row in table["row"].to_numpy(dtype=np.int64)]
     return found
 
 

@@ -28,7 +28,7 @@ class Features(Protocol):
 class ArrayFeatures:
     """Vectors that exist already: embeddings, FNC."""
 
-    def __init__(self, matrix: Float[np.ndarray, "units dim"]) -> None:
+    def __init__(self, matrix: Float[np.ndarray, "units *dim"]) -> None:
         self.matrix = matrix
 
     def fold(self, train: Rows, test: Rows) -> Pair:

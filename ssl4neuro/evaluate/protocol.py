@@ -35,8 +35,8 @@ class Probe(Protocol):
 
     def prepare(
         self,
-        train: Float[np.ndarray, "train dim"],
-        test: Float[np.ndarray, "test dim"],
+        train: Float[np.ndarray, "train *dim"],
+        test: Float[np.ndarray, "test *dim"],
         groups: Int[np.ndarray, "train"],
         task: Task,
         classes: int,

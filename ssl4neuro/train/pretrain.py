@@ -1,5 +1,6 @@
 """Pretraining: from a recipe and a prepared cohort to a run folder."""
 
+import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -7,10 +8,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from accelerate import Accelerator
+from accelerate import Accelerator, PartialState
 from torch import Tensor
 
-from ssl4neuro.config import from_mapping, to_mapping
+from ssl4neuro.config import from_mapping, read_yaml, to_mapping
 from ssl4neuro.data.clip_loading import ClipConfig
 from ssl4neuro.data.cohort import Cohort
 from ssl4neuro.data.loader import CohortRows, encode_labels, load_batches
@@ -29,6 +30,7 @@ from ssl4neuro.train.monitors import MonitorConfig, collapse_alarms
 from ssl4neuro.train.optimiser import OptimiserConfig
 from ssl4neuro.train.run import Run, environment
 from ssl4neuro.train.validation import Validation
+from ssl4neuro.train.warmup import Choice, choose, laid_out, measure, this_process
 from ssl4neuro.types import Batch
 
 
@@ -70,7 +72,7 @@ class PretrainConfig:
 class PretrainTask:
     """Batches, views and validation of one pretraining run, for the loop."""
 
-    def __init__(self, config: PretrainConfig, cohort: Cohort, split: Split, accelerator: Accelerator) -> None:
+    def __init__(self, config: PretrainConfig, cohort: Cohort, split: Split, accelerator: Accelerator | PartialState) -> None:
         self.config, self.cohort, self.accelerator = config, cohort, accelerator
         torch.manual_seed(mix(config.seed, 0x4D4F4445))
         self.model = Model(config.model)
@@ -105,6 +107,9 @@ class PretrainTask:
 
     def views(self, stored: Batch, epoch: int) -> Batch:
         return self.view_maker(to_device(stored, self.accelerator.device), epoch)
+
+    def after_step(self, progress: float) -> None:
+        self.model.after_step(progress)
 
     def validate(self, model: torch.nn.Module) -> dict[str, float]:
         return self.validation(model)
@@ -182,6 +187,9 @@ def _pretrain_one(config: PretrainConfig, cohort: Cohort, split: Split) -> Path 
     run_path = Path(config.out)
     if not config.resume and not config.estimate and run_path.exists() and any(run_path.iterdir()):
         raise UserError(f"{run_path}: holds a run already; add --resume to continue it, or name another --out")
+    measured: list[Choice] = []
+    if config.loop.precision == "auto":
+        config, measured = _settled(config, cohort, split)
     accelerator = make_accelerator(config.loop, config.optimiser, run_path)
     task = PretrainTask(config, cohort, split, accelerator)
     if config.estimate:
@@ -201,6 +209,8 @@ def _pretrain_one(config: PretrainConfig, cohort: Cohort, split: Split) -> Path 
     else:
         device = str(accelerator.device.type)
         run.create(to_mapping(config), environment(config.seed, device, accelerator.num_processes), split.to_json())
+        if measured:
+            run.note("precision.json", [vars(choice) for choice in measured])
     if config.loop.trackers:
         accelerator.init_trackers("ssl4neuro")
     summary = loop.fit()
@@ -208,6 +218,28 @@ def _pretrain_one(config: PretrainConfig, cohort: Cohort, split: Split) -> Path 
     if config.loop.trackers:
         accelerator.end_training()
     return run_path
+
+
+def _settled(config: PretrainConfig, cohort: Cohort, split: Split) -> tuple[PretrainConfig, list[Choice]]:
+    """The recipe with the fastest precision and memory layout; those of the run when it is continued."""
+    file = Path(config.out) / "config.yaml"
+    if config.resume and file.is_file():
+        saved = from_mapping(PretrainConfig, read_yaml(file), str(file))
+        layout = any(m.encoder.options.get("channels_last") is True for m in saved.modalities.values())
+        return _with(config, saved.loop.precision, layout), []
+    state = this_process()
+    measured = measure(lambda layout: PretrainTask(_with(config, "no", layout), cohort, split, state), config.optimiser, state)
+    choice = choose(measured, state)
+    if state.is_main_process:
+        told = ", ".join(f"{c.precision}{' channels-last' * c.channels_last} {c.seconds:.3g} s" for c in measured)
+        told_layout = " with channels-last" * choice.channels_last
+        print(f"precision: {choice.precision}{told_layout} (a step takes: {told})", file=sys.stderr)
+    return _with(config, choice.precision, choice.channels_last), measured
+
+
+def _with(config: PretrainConfig, precision: str, channels_last: bool) -> PretrainConfig:
+    loop: Any = replace(config.loop, precision=precision)  # type: ignore[arg-type]
+    return replace(config, loop=loop, modalities=laid_out(config.modalities, channels_last))
 
 
 def _same_run(run: Run, config: PretrainConfig) -> None:

@@ -57,6 +57,11 @@ class Run:
         if self.writes:
             write_text(self.path / "summary.json", json.dumps(values, indent=1))
 
+    def note(self, name: str, values: Any) -> None:
+        """Write a further JSON file."""
+        if self.writes:
+            write_text(self.path / name, json.dumps(values, indent=1))
+
     def saved_config(self) -> dict[str, Any]:
         """config.yaml of an existing run.
 

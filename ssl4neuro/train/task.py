@@ -25,6 +25,10 @@ class Task(Protocol):
         """Augmented views of a stored batch, on the device."""
         ...
 
+    def after_step(self, progress: float) -> None:
+        """Whatever follows an update of the weights, e.g. moving averages; `progress` 0..1 of the training."""
+        ...
+
     def validate(self, model: nn.Module) -> dict[str, float]:
         """Measures on validation subjects; `signal` steers early stopping and may be missing."""
         ...

@@ -4,14 +4,14 @@ import itertools
 
 import numpy as np
 import torch
-from accelerate import Accelerator
+from accelerate import Accelerator, PartialState
 from torch import Tensor, nn
 
+from ssl4neuro.data.clip_views import ClipViews
 from ssl4neuro.data.cohort import Cohort
 from ssl4neuro.data.loader import CohortRows, load_batches
 from ssl4neuro.data.plan import Plan, share_of
 from ssl4neuro.data.splits import Split
-from ssl4neuro.data.clip_views import ClipViews
 from ssl4neuro.data.views import Views, to_device
 from ssl4neuro.model import Model
 from ssl4neuro.objectives import NoNegatives
@@ -34,7 +34,7 @@ class Validation:
         rows: CohortRows,
         views: Views | ClipViews,
         split: Split,
-        accelerator: Accelerator,
+        accelerator: Accelerator | PartialState,
         label_names: dict[str, list[str]],
         plan: Plan | None,
     ) -> None:
