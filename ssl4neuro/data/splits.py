@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 
 from ssl4neuro.errors import UserError
+from ssl4neuro.registry import suggest
 
 
 @dataclass(frozen=True)
@@ -15,11 +16,14 @@ class SplitConfig:
     validation: float = 0.15  # share of the rest that steers early stopping; never trained on
     by_site: bool = False  # keep every site on one side
     hold_sites: tuple[str, ...] = ()  # these sites are the hold-out; overrides `holdout`
+    hold_subjects: tuple[str, ...] = ()  # these subjects are the hold-out, e.g. a published test set; overrides `holdout`
 
     def __post_init__(self) -> None:
         for name in ("holdout", "validation"):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"{name} is a share of the subjects, at least 0 and below 1")
+        if self.hold_sites and self.hold_subjects:
+            raise ValueError("hold_sites and hold_subjects are two ways to name the hold-out; give one of them")
 
 
 @dataclass(frozen=True)
@@ -45,8 +49,11 @@ def split_subjects(sites: Mapping[str, str], config: SplitConfig, seed: int) -> 
         seed: another seed gives another split.
 
     Raises:
-        UserError: an unknown site is to be held out, or no subject is left to train on.
+        UserError: an unknown site or subject is to be held out, or no subject is left to train on.
     """
+    strangers = sorted(set(config.hold_subjects) - set(sites))
+    if strangers:
+        raise UserError(f"split.hold_subjects: no subject '{strangers[0]}' in this cohort{suggest(strangers[0], sites)}")
     unknown = sorted(set(config.hold_sites) - set(sites.values()))
     if unknown:
         raise UserError(
@@ -54,6 +61,8 @@ def split_subjects(sites: Mapping[str, str], config: SplitConfig, seed: int) -> 
         )
     if config.hold_sites:
         held = {s for s, site in sites.items() if site in config.hold_sites}
+    elif config.hold_subjects:
+        held = set(config.hold_subjects)
     else:
         held = _take(sites, config.holdout, config.by_site, seed)
     rest = {s: site for s, site in sites.items() if s not in held}

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from ssl4neuro.config import from_mapping, read_yaml, to_mapping
 from ssl4neuro.data.clip_loading import ClipConfig
+from ssl4neuro.data.clip_views import MOTION
 from ssl4neuro.data.cohort import Cohort
 from ssl4neuro.data.loader import CohortRows, encode_labels, load_batches
 from ssl4neuro.data.plan import Plan, SamplingConfig, share_of
@@ -185,6 +186,8 @@ def pretrain(config: PretrainConfig) -> Path | Estimate:
 
 def _pretrain_one(config: PretrainConfig, cohort: Cohort, split: Split) -> Path | Estimate:
     run_path = Path(config.out)
+    if MOTION in config.modalities and cohort.kind == "clips":
+        _check_motion(cohort, split)
     if not config.resume and not config.estimate and run_path.exists() and any(run_path.iterdir()):
         raise UserError(f"{run_path}: holds a run already; add --resume to continue it, or name another --out")
     measured: list[Choice] = []
@@ -218,6 +221,18 @@ def _pretrain_one(config: PretrainConfig, cohort: Cohort, split: Split) -> Path 
     if config.loop.trackers:
         accelerator.end_training()
     return run_path
+
+
+def _check_motion(cohort: Cohort, split: Split) -> None:
+    """Single frames do not move: refuse a cohort of nothing else, warn of some."""
+    index = cohort.index
+    frames = index["frames"][index["subject"].isin(split.train)]
+    still = int((frames == 1).sum())
+    if still == len(frames):
+        raise UserError(f"{cohort.path}: every clip has one frame only, so there is no motion; leave the modality 'motion' out")
+    if still:
+        told = f"{still} of {len(frames)} training clips have one frame only and take no part where motion is compared"
+        print(f"warning: {cohort.path}: {told}", file=sys.stderr)
 
 
 def _settled(config: PretrainConfig, cohort: Cohort, split: Split) -> tuple[PretrainConfig, list[Choice]]:

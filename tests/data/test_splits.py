@@ -59,3 +59,14 @@ def test_too_few_subjects() -> None:
         split_subjects(cohort(2, 1), SplitConfig(), 0)
     with pytest.raises(UserError, match="not possible"):
         crossfit_splits(cohort(3, 1), 5, SplitConfig(), 0)
+
+
+def test_named_subjects_are_the_holdout() -> None:
+    sites = {f"sub-{n}": "" for n in range(10)}
+    split = split_subjects(sites, SplitConfig(hold_subjects=("sub-3", "sub-7")), seed=0)
+    assert split.holdout == ("sub-3", "sub-7")
+    assert set(split.train) | set(split.validation) | set(split.holdout) == set(sites)
+    with pytest.raises(UserError, match=r"no subject 'sub-33' in this cohort \(did you mean 'sub-3'"):
+        split_subjects(sites, SplitConfig(hold_subjects=("sub-33",)), seed=0)
+    with pytest.raises(ValueError, match="give one of them"):
+        SplitConfig(hold_sites=("a",), hold_subjects=("sub-3",))
