@@ -42,6 +42,52 @@ def simulate_ica(
     return 0
 
 
+@simulate_app.command(name="cine")
+def simulate_cine(
+    out: Positional[Path],
+    /,
+    *,
+    subjects: int = 40,
+    sessions: int = 1,
+    study: Literal["groups", "hypokinesia"] = "groups",
+    hypokinesia: float = 0.5,
+    mask: Literal["anatomy", "hypokinesia"] = "anatomy",
+    effect: float = 1.0,
+    noise: float = 1.0,
+    frames: tuple[int, int] = (20, 30),
+    slices: tuple[int, int] = (7, 9),
+    size: int = 96,
+    sites: int = 2,
+    seed: int = 0,
+) -> int:
+    """Short-axis cine of beating hearts with known volumes, groups and regions that hardly contract.
+
+    Args:
+        out: folder to write; read it with `prepare clips --layout bids`.
+        subjects: number of subjects.
+        sessions: scans of each subject.
+        study: groups are the five of ACDC; in hypokinesia all hearts are normal but for a region that hardly contracts.
+        hypokinesia: share of the subjects with such a region, in that study.
+        mask: beside the images, the anatomy at ED and ES, or the region.
+        effect: size of the differences between groups and of hypokinesia; 0 gives a null cohort.
+        noise: factor on the noise of every scanner.
+        frames: fewest and most frames of a beat.
+        slices: fewest and most slices.
+        size: rows and columns, pixels.
+        sites: number of scanners.
+        seed: another seed gives other hearts.
+    """
+    from ssl4neuro.simulate.cine import simulate_cine as simulate
+    from ssl4neuro.simulate.cine_settings import CineSettings
+
+    settings = CineSettings(
+        subjects=subjects, sessions=sessions, study=study, hypokinesia=hypokinesia, mask=mask, effect=effect, noise=noise,
+        frames=frames, slices=slices, size=size, sites=sites, seed=seed,
+    )  # fmt: skip
+    simulate(out, settings)
+    return 0
+
+
 @app.command(name="simulate")
 def _help() -> int:
     """Write a cohort with known ground truth: simulate ica | cine."""

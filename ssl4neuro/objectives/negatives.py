@@ -12,18 +12,23 @@ from ssl4neuro.objectives.similarity import Selection
 Negatives = Literal["other_subjects", "other_sessions", "same_session", "all"]
 
 
+ADVICE = "raise sampling.batch_size, or let the objective take more samples as negatives (`negatives`, `same_subject`)"
+
+
 class NoNegatives(ValueError):
     """Nothing in the batch to compare with, in any process; every process raises it for the same batch.
 
     Attributes:
         rows: rows of the cohort that took part, of all processes.
         reason: why they cannot be told apart, for the user.
+        advice: what the user can do.
     """
 
-    def __init__(self, rows: tuple[int, ...], reason: str) -> None:
+    def __init__(self, rows: tuple[int, ...], reason: str, advice: str = ADVICE) -> None:
         super().__init__(f"{reason} (rows {', '.join(map(str, rows[:8]))}{', …' if len(rows) > 8 else ''})")
         self.rows = rows
         self.reason = reason
+        self.advice = advice
 
 
 REASONS = {

@@ -53,10 +53,9 @@ def subject_interval(
     right = one_hot[post].T @ won @ one_hot[pre]
     pairs = np.outer(one_hot[post].sum(0), one_hot[pre].sum(0))
     counts = np.random.default_rng(0).multinomial(len(people), np.full(len(people), 1 / len(people)), size=draws)
-    values = np.einsum("bi,ij,bj->b", counts, right, counts, optimize=True) / np.einsum(
-        "bi,ij,bj->b", counts, pairs, counts, optimize=True
-    )
-    low, high = np.quantile(values, [0.025, 0.975])
+    won, all_pairs = (np.einsum("bi,ij,bj->b", counts, m, counts, optimize=True) for m in (right, pairs))
+    both = all_pairs > 0  # a resample of subjects of one kind only says nothing
+    low, high = np.quantile(won[both] / all_pairs[both], [0.025, 0.975])
     return float(low), float(high)
 
 

@@ -240,8 +240,7 @@ class Loop:
             ) from error
         except NoNegatives as error:
             raise UserError(
-                f"step {self.step}: {error}; the batch holds {self.task.name_rows(raw['row'])}: raise sampling.batch_size, "
-                "or let the objective take more samples as negatives (`negatives`, `same_subject`)"
+                f"step {self.step}: {error}; the batch holds {self.task.name_rows(raw['row'])}: {error.advice}"
             ) from error
 
     def _report(self, terms: Mapping[str, float], bar: Progress, speed: float, wait: float) -> None:

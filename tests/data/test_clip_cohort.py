@@ -21,6 +21,8 @@ from ssl4neuro.data.views import make_views
 from ssl4neuro.errors import UserError
 from ssl4neuro.registry import Component
 
+TIMES = np.arange(9) * 0.03  # s
+
 
 def clip(seed: int = 0, frames: int = 9, size: tuple[int, int] = (40, 48), kind: str = "uint8", **options) -> Clip:
     values = np.random.default_rng(seed).uniform(0, 120, (frames, *size)).astype(kind)
@@ -32,7 +34,7 @@ def studies() -> list[ClipRows]:
     mask[0, 10:20, 5:9], mask[1, 10:15, 5:9] = 3, 2
     return [
         ClipRows([
-            clip(1, view="sax", slice=0, times=np.arange(9) * 0.03, spacing=(1.5, 1.25), mask=mask, mask_frames=np.array([0, 4])),
+            clip(1, view="sax", slice=0, times=TIMES, spacing=(1.5, 1.25), mask=mask, mask_frames=np.array([0, 4])),
             clip(2, frames=5, view="sax", slice=1, kind="int16"),
         ]),
         ClipRows([clip(3, frames=1, kind="float32"), clip(4, frames=12, size=(30, 33, 3))]),

@@ -117,7 +117,7 @@ def test_nothing_to_pull_together_is_zero_with_a_finite_gradient(rows: list[int]
     found["loss"].backward()
     assert found["loss"] == 0
     assert found["anchors"] == 0
-    assert all((p.grad == 0).all() for p in model.parameters())
+    assert all((p.grad == 0).all() for p in model.layers.parameters())
 
 
 def test_equal_vectors_of_two_classes_give_the_closed_form() -> None:

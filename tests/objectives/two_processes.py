@@ -3,17 +3,21 @@
 The union batch is dealt out unevenly, once so that process 1 has no sample with both modalities.
 """
 
+import itertools
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from unittest import mock
 
 import torch
 import torch.distributed as dist
-from objective_fakes import CASES, FakeModel, build_case, make_batch, take
+from objective_fakes import CASES, FakeModel, build_case, case_batch, make_batch, take
 from safetensors.torch import save_file
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from ssl4neuro.objectives import NoNegatives
+from ssl4neuro.objectives import NoNegatives, gather, tubes
 
 SPLIT = 20  # of 32 rows; a boundary between sessions
 
@@ -21,9 +25,10 @@ SPLIT = 20  # of 32 rows; a boundary between sessions
 class Scored(nn.Module):
     """Model and objective in one module, as DistributedDataParallel wants it."""
 
-    def __init__(self, objective: nn.Module) -> None:
+    def __init__(self, name: str) -> None:
         super().__init__()
-        self.model, self.objective = FakeModel(), objective.double()
+        self.model = FakeModel()
+        self.objective = build_case(name, self.model).double()
 
     def forward(self, batch: dict) -> torch.Tensor:
         return self.objective(self.model, batch)["loss"]
@@ -31,19 +36,34 @@ class Scored(nn.Module):
 
 def gradients(name: str, batch: dict, wrap: bool) -> dict[str, torch.Tensor]:
     """Gradient of every parameter, zero where it has none, and the loss."""
-    module = Scored(build_case(name))
+    module = Scored(name)
     model = DistributedDataParallel(module, find_unused_parameters=True) if wrap else module
-    loss = model(batch)
+    with one_generator():
+        loss = model(batch)
     loss.backward()
     found = {n: torch.zeros_like(p) if p.grad is None else p.grad.clone() for n, p in module.named_parameters()}
     return {"loss": loss.detach().clone(), **found}
 
 
-def union(kind: str) -> dict:
+@contextmanager
+def one_generator() -> Iterator[None]:
+    """Every process draws the numbers that one process with all clips would draw for its own, instead of independent ones."""
+    call = itertools.count()
+
+    def uniform(count: int, *rest: int) -> torch.Tensor:
+        parts = gather.shards(count, torch.device("cpu"))
+        generator = torch.Generator().manual_seed(next(call))
+        return torch.rand(parts.total, *rest, generator=generator)[parts.mine]
+
+    with mock.patch.object(tubes, "uniform", uniform):
+        yield
+
+
+def union(kind: str, name: str) -> dict:
     """The batch of both processes together."""
-    batch = make_batch()
+    batch = case_batch(name)
     if kind == "lopsided":
-        batch["present"]["course"][SPLIT:] = False
+        batch["present"]["course" if "course" in batch["present"] else "cine"][SPLIT:] = False
         batch["targets"]["state"][SPLIT:] = -1
     return batch
 
@@ -61,7 +81,7 @@ def main(rank: int, folder: Path) -> None:
         for name in CASES:
             if kind == "lopsided" and not lopsided(name):
                 continue
-            found = gradients(name, take(union(kind), rows), wrap=True)
+            found = gradients(name, take(union(kind, name), rows), wrap=True)
             dist.all_reduce(found["loss"])
             found["loss"] /= 2
             if rank == 0:

@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Float, Shaped
 
 from ssl4neuro.data.clip import Clip, ClipRows
-from ssl4neuro.data.readers.clip_checks import fault, regular_times, windows
+from ssl4neuro.data.readers.clip_checks import counted, fault, regular_times, windows
 from ssl4neuro.data.readers.dicom_fields import DicomProblem, guarded, text
 from ssl4neuro.data.readers.dicom_frames import decoded_frames
 from ssl4neuro.data.readers.dicom_headers import DicomImage, image_header, read_dataset
@@ -125,8 +125,8 @@ def read_dicom_study(
     if not rows.clips:
         reason = f" ({rows.left_out[0]})" if rows.left_out else ""
         raise UserError(f"{min(files).parent if files else 'study'}: no cine or video among {len(files)} DICOM files{reason}")
-    rows.nuisance = _nuisance(stacks) | {"n_clips": float(len(rows.clips))}
-    return rows
+    rows.nuisance = _nuisance(stacks)
+    return counted(rows, "study")
 
 
 def _headers(files: Sequence[Path], skip_bad: bool, left_out: list[str]) -> list[DicomImage]:
@@ -149,10 +149,10 @@ def _read_stack(
     try:
         sort_stack(stack, skip_bad)
         arrays = _pixels(stack, skip_bad)
-    except DicomProblem as problem:
+    except DicomProblem as error:
         if not skip_bad:
             raise
-        rows.left_out.append(f"series {stack.number}: {problem.what}")
+        rows.left_out.append(f"series {stack.number}: {error.what}")
         return
     rows.left_out += stack.left_out
     name = stack.images[0].view or view or ""

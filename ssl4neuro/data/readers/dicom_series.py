@@ -76,8 +76,7 @@ def sort_stack(stack: Stack, skip_bad: bool) -> None:
     slices = _slices(stack.frames)
     still = first.times is None if first.loop else all(len(frames) == 1 for _, frames in slices)
     if first.modality in STATIC and still:
-        what = f"series {stack.number} is {first.modality} without a time axis"
-        raise DicomProblem(first.file, f"{what}; remove it or leave it out with --skip-bad")
+        raise DicomProblem(first.file, f"{first.modality} without a time axis; remove it or leave it out with --skip-bad")
     if first.loop:
         stack.courses = [Course(first.frames, first.times, -1)]
         return
