@@ -123,7 +123,7 @@ class Model(nn.Module):
                 try:
                     objective.bind(encoders)
                 except (KeyError, ValueError) as error:
-                    raise UserError(f"objectives.{name}: {str(error.args[0])}") from error
+                    raise UserError(f"objectives.{name}: {error.args[0]!s}") from error
 
     @property
     def namer(self) -> str | None:

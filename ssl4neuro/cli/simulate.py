@@ -63,7 +63,7 @@ def simulate_cine(
     """Short-axis cine of beating hearts with known volumes, groups and regions that hardly contract.
 
     Args:
-        out: folder to write; read it with `prepare clips --layout bids`.
+        out: folder to write; `prepare clips --layout bids` reads it.
         subjects: number of subjects.
         sessions: scans of each subject.
         study: groups are the five of ACDC; in hypokinesia all hearts are normal but for a region that hardly contracts.

@@ -95,12 +95,10 @@ def _inspect(path: Path, maps: Path | None, mask: Path | None) -> tuple[list[Rec
     except UserError as error:
         if any(file.suffix.lower() in EXTENSIONS and "timeseries" in file.name for file in names):
             return [], [from_error(error, path, "fatal")], False
-        if _images(names):
-            return *inspection_clips.raw(path, "files"), True
-        raise UserError(f"{path}: no data here that this version knows; looked for {LOOKED_FOR}; give the folder that holds the scans") from None
+        raise UserError(f"{path}: no data here that this version knows; looked for {LOOKED_FOR}{_hint(names, path)}") from None
     records, findings = inspection.series(path, series)
     if not any(record.volumes for record in records) and _images(names):  # tables beside images of another kind
-        return *inspection_clips.raw(path, "files"), True
+        raise UserError(f"{path}: no data here that this version knows; looked for {LOOKED_FOR}{_hint(names, path)}")
     return records, findings, True
 
 
@@ -180,3 +178,12 @@ def _files(folder: Path) -> list[Path]:
 
 def _images(names: Sequence[Path]) -> list[Path]:
     return [file for file in names if file.name.endswith((".nii", ".nii.gz", ".dcm", ".img", ".mp4", ".avi"))]
+
+
+def _hint(names: Sequence[Path], root: Path) -> str:
+    """What the folder holds instead."""
+    images = _images(names)
+    if not images:
+        return "; give the folder that holds the scans"
+    example = images[0].relative_to(root)
+    return f"; if its images (such as {example}) are cine or video, `prepare clips --layout files` takes them"

@@ -74,6 +74,7 @@ class CourseConv(nn.Module):
         valid: Bool[Tensor, "batch time"] | None = None,
         rate: Float[Tensor, "batch"] | None = None,
         group: Int[Tensor, "batch"] | None = None,
+        times: Tensor | None = None,
     ) -> Encoding:
         """`rate` is the repetition time (s, NaN where unknown); `levels` are the feature maps, `tokens` the last one.
 

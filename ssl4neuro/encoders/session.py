@@ -79,6 +79,7 @@ class CourseSession(nn.Module):
         valid: Bool[Tensor, "batch time"] | None = None,
         rate: Float[Tensor, "batch"] | None = None,
         group: Int[Tensor, "batch"] | None = None,
+        times: Tensor | None = None,
     ) -> Encoding:
         """`pooled` per course and `session` (the same for all rows of a group).
 

@@ -73,6 +73,7 @@ class VolumeResNet(nn.Module):
         valid: Bool[Tensor, "batch d h w"] | None = None,
         rate: Float[Tensor, "batch"] | None = None,
         group: Int[Tensor, "batch"] | None = None,
+        times: Tensor | None = None,
     ) -> Encoding:
         """`levels` are the feature maps from fine to coarse, `tokens` the positions of the last.
 

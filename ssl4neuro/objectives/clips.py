@@ -72,10 +72,11 @@ def count_all(local: Int[Tensor, ""], rows: Int[Tensor, "batch"], nothing: str) 
     """Sum of `local` over processes; collective.
 
     Raises:
-        NoNegatives: it is 0, for the reason `nothing`, in every process alike.
+        NoNegatives: it is 0, for the reason `nothing` ("why; what to do"), in every process alike.
     """
     parts = gather.shards(len(rows), rows.device)
     count = gather.total(local.float())
     if count == 0:
-        raise NoNegatives(tuple(sorted(set(gather.gather(rows, parts).tolist()))), nothing)
+        reason, _, advice = nothing.partition("; ")
+        raise NoNegatives(tuple(sorted(set(gather.gather(rows, parts).tolist()))), reason, advice)
     return Counted(count, parts)

@@ -1,11 +1,11 @@
 """`simulate cine`: short-axis cine of beating hearts with known truth, in the BIDS-like form that `prepare clips` reads.
 
-    OUT/sub-001/[ses-01/]cine/  sub-001[_ses-01]_view-sax_cine.nii.gz + .json, and one mask, _dseg or _mask
+    OUT/sub-001/[ses-01/]cine/  sub-001[_ses-01]_view-sax_cine.nii.gz and .json, and one mask, _dseg or _mask
     OUT/                        participants.tsv  dataset_description.json
     OUT/ground_truth/           truth.json  scans.tsv  slices.tsv  masks/ (the mask that does not lie beside the images)
 
-Images are [x, y, slice, time], base to apex. `_dseg` holds the anatomy (1 right ventricle, 2 myocardium, 3 left ventricle) at ED and
-ES, `_mask` the region that hardly contracts at ED, which stands for microvascular obstruction (`methods/mvo.md` section 10).
+Images are [x, y, slice, time], base to apex. `_dseg` holds the anatomy (1 right ventricle, 2 myocardium, 3 left ventricle) at
+ED and ES, `_mask` the region that hardly contracts at ED, which stands for microvascular obstruction (`methods/mvo.md` §10).
 The same settings and seed give the same bytes.
 """
 
@@ -58,10 +58,12 @@ def describe(numbers: dict[str, object]) -> str:
 
     volume = numbers["ef_oracle"]
     return "\n".join([
-        f"hypokinesia in {numbers['hypokinetic']} of {numbers['subjects']} subjects; AUC of subjects with 95 % interval:",
-        f"  oracle that knows the motion model   {told('motion_oracle', 'subject')}",
-        f"  the same machinery, ED frame only    {told('ed_oracle', 'subject')}",
-        f"  logistic regression, ED frame only   {told('ed_oracle', 'subject_logistic')}",
+        f"hypokinesia in {numbers['hypokinetic']} of {numbers['subjects']} subjects; AUC with 95 % interval by subject:",
+        f"  slices, oracle that knows the motion model  {told('motion_oracle', 'slice')}",
+        f"  slices, the same with the ED frame only     {told('ed_oracle', 'slice')}",
+        f"  subjects, oracle                            {told('motion_oracle', 'subject')}",
+        f"  subjects, ED frame only                     {told('ed_oracle', 'subject')}",
+        f"  subjects, logistic regression on ED frame   {told('ed_oracle', 'subject_logistic')}",
         f"ejection fraction by that oracle: R2 {volume['r2']:.3f}, mean absolute error {volume['mae_points']:.2f} points",  # type: ignore[index]
     ])  # fmt: skip
 
@@ -116,7 +118,7 @@ def write_mask(folder: Path, stem: str, scan: CineScan, which: str) -> None:
 
 
 def _save(path: Path, values: Shaped[np.ndarray, "slices time rows columns"], scan: CineScan, step: float) -> None:
-    """[x, y, slice, time] with spacings in mm and `step` in s; rows of the picture are y. No time and no name in the gzip header."""
+    """[x, y, slice, time], spacings in mm and `step` in s; rows of the picture are y. The gzip header has no time and no name."""
     pixel, thickness = scan.spacing
     affine = np.diag([pixel, pixel, thickness, 1.0])
     affine[:2, 3] = -pixel * (np.array(values.shape[:1:-1]) - 1) / 2

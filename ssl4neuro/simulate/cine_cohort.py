@@ -1,8 +1,8 @@
 """A simulated cine cohort in memory: one subject at a time, ground truth included.
 
 Every random number comes from a stream keyed by (seed, what, subject, session): a subject's data do not depend on how many
-subjects there are; a cohort without effect has the same noise as the one with it; and a subject with a hypokinetic region has the
-very ED frame that it would have without one.
+subjects there are; a cohort without effect has the same noise as the one with it; and a subject with a hypokinetic region has
+the very ED frame that it would have without one.
 """
 
 from collections.abc import Iterator
@@ -14,7 +14,7 @@ from scipy.ndimage import gaussian_filter1d
 
 from ssl4neuro.simulate.cine_settings import GROUPS, SCANNERS, CineSettings, Group, Scanner
 from ssl4neuro.simulate.heart_motion import Beat, SliceMotion, labels, polar, region_mask
-from ssl4neuro.simulate.heart_shape import THETA, Body, Heart, Region, draw_variation, make_heart
+from ssl4neuro.simulate.heart_shape import ANGLES, THETA, Body, Heart, Region, draw_variation, make_heart
 from ssl4neuro.simulate.heart_tissue import Surroundings, Tissue
 
 BODY, WALL, ORDER, TISSUE, SCAN, NOISE = range(6)  # first element of a stream's key
@@ -86,8 +86,12 @@ class SimulatedCine:
         group, hypokinetic, site = self._labels(index)
         slices = int(rng.integers(s.slices[0], s.slices[1] + 1))
         body = draw_body(rng, GROUPS["NOR"], GROUPS[group], s.effect)
-        organs = Surroundings(rng.standard_normal(10), np.array([0.9, -0.6]) + body.septum - np.pi + 0.12 * rng.standard_normal(2))
-        severity = float(np.clip(model.severity + model.severity_sd * rng.standard_normal(), model.severity - 0.2, model.severity + 0.2))
+        organs = Surroundings(
+            rng.standard_normal(10), np.array([0.9, -0.6]) + body.septum - np.pi + 0.12 * rng.standard_normal(2)
+        )
+        severity = float(
+            np.clip(model.severity + model.severity_sd * rng.standard_normal(), model.severity - 0.2, model.severity + 0.2)
+        )
         region = Region(
             angle=float(rng.uniform(-np.pi, np.pi)),
             half_angle=float(rng.uniform(*model.half_angle)),
@@ -95,7 +99,8 @@ class SimulatedCine:
             half_height=float(rng.uniform(*model.half_height)),
             severity=severity,
         )
-        heart = make_heart(body, slices, np.zeros((slices, 1)), np.zeros((slices, 1)))
+        even = np.zeros((slices, ANGLES))
+        heart = make_heart(body, slices, even, even)  # for its heights
         profile = region.profile(THETA, heart.heights, model) * hypokinetic
         variation = draw_variation(self._stream(WALL, index), heart.heights * body.length, model)
         heart = make_heart(body, slices, variation, s.effect * severity * profile)
@@ -215,7 +220,7 @@ def draw_body(rng: np.random.Generator, normal: Group, group: Group, effect: flo
 
 
 def coil(rng: np.random.Generator, size: int, scanner: Scanner) -> Float[np.ndarray, "rows columns"]:
-    """Sensitivity over the image: a smooth surface of second order, 1 on average in the logarithm; brightest near the chest wall."""
+    """Sensitivity over the image: the exponential of a surface of second order, brightest near the chest wall."""
     y, x = np.meshgrid(*[np.linspace(-1, 1, size, dtype=np.float32)] * 2, indexing="ij")
     weight = rng.standard_normal(5) * 0.5 + np.array([-1.2, -0.8, 0, 0, 0])  # front is upper left
     terms = [y, x, x * y, x * x - 1 / 3, y * y - 1 / 3]

@@ -1,16 +1,17 @@
 """How hard a simulated cine cohort is: what an oracle that knows the motion model finds of hypokinesia, and what frame 0 gives.
 
-Unit. Hypokinesia is a property of a subject: the headline is the AUC over subjects. The same per slice (positive where the region
-crosses it, against all others) is reported beside it.
+Unit. A region crosses some slices of a subject, and what a head has to find is the slice and the place: the headline is the AUC
+over slices (positive where the region crosses it, against all others). The AUC over subjects is reported beside it.
 
-Motion oracle. It is given the axis, the ED contours and the twist, not the tissue. In `BINS` sectors of each slice it counts the
-blood in frames near ES, with intensities of blood and muscle taken from frame 0, which gives the share of the cavity that each
-sector ejected, relative to the heart's mean. On these it does a likelihood ratio: regions of any place and size (a grid over the
-model's own prior) against the known covariance of healthy variation and measurement.
+Motion oracle. It is given the axis, the ED contours and the twist, not the tissue. In `BINS` sectors of each slice it counts
+the blood in frames near ES, with intensities of blood and muscle taken from frame 0, which gives the share of the cavity that
+each sector ejected, relative to the heart's mean. On these it does a likelihood ratio: regions of any place and size (a grid over
+the model's own prior) against the known covariance of healthy variation and measurement.
 ED oracle. The same sectors, templates and covariance, with frame 0 alone: the apparent cavity by the slice's mean intensities
 (`matched`), and a logistic regression on its summary and that of the muscle's intensity (`logistic`, folds of subjects).
 
-Calibration. CALIBRATION_TEXT
+Calibration. Seeds 0 to 2 chose severity 0.45 and scatter 0.25 (AUC over slices 0.958). On seeds 3 to 5 (40 subjects, study
+`hypokinesia`) it is 0.952, 0.952 and 0.942 over slices and 0.99 to 1.00 over subjects; from frame 0 alone 0.36 to 0.57.
 """
 
 from dataclasses import dataclass
@@ -158,7 +159,9 @@ class Search:
         self.weights = cho_solve(cho_factor(covariance), self.templates.T).T
         self.power = np.sum(self.weights * self.templates, axis=1)
         single = model.scatter**2 * ring + MEASURED**2 * np.eye(BINS)
-        sector = [Region(float(angle), float(half), 0.5, 9.0, 1.0) for angle, half in product(CENTRES, _three(model.half_angle))]
+        sector = [
+            Region(float(angle), float(half), 0.5, 9.0, 1.0) for angle, half in product(CENTRES, _three(model.half_angle))
+        ]
         rows = -effect * model.severity * np.concatenate([r.profile(CENTRES, np.array([0.5]), model) for r in sector])
         self.rows, self.row_weights = rows, cho_solve(cho_factor(single), rows.T).T
 

@@ -60,7 +60,7 @@ SCANNERS = (
 
 @dataclass(frozen=True)
 class ContractionModel:
-    """Regional contraction, relative to a segment's usual one. `scatter` is what calibrates the oracle; see `cine_oracle.py`."""
+    """Regional contraction, relative to a segment's usual one. `scatter` calibrates the oracle; see `cine_oracle.py`."""
 
     severity: float = 0.45  # share of its contraction that the middle of a region has lost
     severity_sd: float = 0.08  # cut to the mean +- 0.2
@@ -91,7 +91,9 @@ class CineSettings:
     size: int = 96  # rows and columns, pixels
     sites: int = 2  # scanners, 1 to 4: contrast, noise, pixel spacing, blur, shading
     noise: float = 1.0  # factor on each scanner's noise; 0 is none
-    effect: float = 1.0  # size of group differences and of hypokinesia; 1 is calibrated, 0 the null (labels stay, hearts are NOR)
+    effect: float = (
+        1.0  # size of group differences and of hypokinesia; 1 is calibrated, 0 the null (labels stay, hearts are NOR)
+    )
     seed: int = 0  # of everything
     contraction: ContractionModel = field(default_factory=ContractionModel)
 

@@ -1,7 +1,7 @@
 """The motion of the phantom: where each point of a beating slice was at end-diastole, in closed form.
 
 A beat is a curve of contraction (0 at ED, 1 at ES). At each angle the squared radius maps piecewise linearly between the
-contours: with slope 1 in the walls, so that every piece of muscle keeps its area (incompressible in the plane; the slices follow
+contours: with slope 1 in the walls, so that every piece of muscle keeps its area (incompressible in the plane; slices follow
 the heart along its axis), compressed in the cavities, and stretched outside up to a circle that stays. Twist is a shear of the
 angle that depends on the radius alone and keeps areas too. All of it can be inverted exactly.
 """

@@ -1,6 +1,6 @@
 """A short-axis heart at end-diastole: its contours by slice and angle, and how much of its cavity each segment ejects.
 
-Polar coordinates (mm, rad) about the axis of the left ventricle; angle 0 points to image columns rising, pi/2 to rows rising, so
+Polar coordinates (mm, rad) about the axis of the left ventricle; angle 0 points to rising columns, pi/2 to rising rows, so
 the septum lies near pi. Angles are tabulated at `ANGLES` equal steps. Heights run from 0 at the base to 1 at the apex.
 """
 

@@ -55,7 +55,10 @@ class Tissue:
         return image.astype(np.float32)
 
     def sample(
-        self, image: Float[np.ndarray, "rows columns"], radius: Float[np.ndarray, "*points"], angle: Float[np.ndarray, "*points"]
+        self,
+        image: Float[np.ndarray, "rows columns"],
+        radius: Float[np.ndarray, "*points"],
+        angle: Float[np.ndarray, "*points"],
     ) -> Float[np.ndarray, "*points"]:
         """Intensity at material points, bilinear."""
         scaled = radius * np.float32(1 / STEP)
@@ -78,11 +81,11 @@ class Tissue:
         image = np.full_like(self.r, BODY)
         wall = 0.8 * self.y + 0.6 * self.x + reach * 0.80 + 8 + 2 * z[0]  # mm behind the chest wall, which lies upper left
         image = self._cover(image, np.full_like(image, fat), _soft(-wall, 3.0) * _soft(wall + 16 + 2 * z[1], 3.0))
-        lung = self._ellipse(reach * 0.85 + 30 + 4 * z[2], 10 + 8 * z[3], 45 + 4 * z[4], 95)
+        lung = self._ellipse(reach * 0.85 + 30 + 4 * z[2], 10 + 8 * z[3], 45 + 4 * z[4], 95.0)
         image = self._cover(image, np.full_like(image, LUNG), lung)
-        other = self._ellipse(-25 + 6 * z[5], -reach * 1.05 - 12, 60, 24 + 3 * z[6])
+        other = self._ellipse(-25 + 6 * z[5], -reach * 1.05 - 12, 60.0, 24 + 3 * z[6])
         image = self._cover(image, np.full_like(image, 1.6 * LUNG), other * _soft(wall, 3.0))
-        liver = self._ellipse(-30 + 8 * z[7], reach * 0.80 + 28 - 8 * height + 3 * z[8], 62 + 4 * z[9], 34)
+        liver = self._ellipse(-30 + 8 * z[7], reach * 0.80 + 28 - 8 * height + 3 * z[8], 62 + 4 * z[9], 34.0)
         return self._cover(image, np.full_like(image, LIVER), liver)
 
     def _papillary(self, k: int) -> Float[np.ndarray, "rows columns"]:

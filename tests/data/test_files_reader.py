@@ -39,19 +39,16 @@ def write(path: Path, values: np.ndarray) -> Path:
     return path
 
 
-@pytest.mark.parametrize("name", ["a.npy", "a.npz", "a.nii", "a.NII.GZ", "a.tif", "a.tiff", "a.gif"])
+@pytest.mark.parametrize("name", ["a.npy", "a.npz", "a.nii", "a.nii.gz", "a.tif", "a.tiff", "a.gif"])
 def test_every_format_has_the_same_axes(tmp_path: Path, name: str) -> None:
-    if name == "a.NII.GZ":
-        write(tmp_path / "a.nii.gz", movie()).rename(tmp_path / "b.nii.gz")
-    else:
-        write(tmp_path / name, movie())
+    write(tmp_path / name, movie())
     reader = FileReader(tmp_path, view="v", interval=0.5)
     (scan,) = reader.scans()
     (clip,) = pickle.loads(pickle.dumps(reader)).read(scan).clips  # noqa: S301
     assert np.array_equal(clip.frames, movie())
     assert clip.view == "v"
     assert clip.times == pytest.approx(0.5 * np.arange(5) if not name.endswith("gif") else clip.times)
-    assert clip.spacing == ((0.25, 0.5) if "nii" in name.lower() else None)
+    assert clip.spacing == ((0.25, 0.5) if "nii" in name else None)
     assert reader.description() == {"cine": {"cyclic": None}}
 
 
@@ -80,7 +77,7 @@ def test_mask_beside_an_image(tmp_path: Path) -> None:
     assert clip.mask is not None
     assert np.array_equal(clip.mask, movie() > 100)
     write(tmp_path / "a_mask.nii.gz", np.ones((5, 14, 10), np.uint8))
-    with pytest.raises(UserError, match="a_mask.nii.gz: is 10×14×1×5, but a.nii.gz is 14×10×1×5"):
+    with pytest.raises(UserError, match=r"a_mask.nii.gz: is 10×14×1×5, but a.nii.gz is 14×10×1×5"):
         FileReader(tmp_path).read(scan)
 
 

@@ -101,7 +101,7 @@ def test_damage_in_the_middle_is_found(tmp_path: Path) -> None:
 def test_not_a_video(tmp_path: Path) -> None:
     path = tmp_path / "a.mp4"
     path.write_bytes(b"no video at all")
-    with pytest.raises(UserError, match="not a readable video|needs PyAV"):
+    with pytest.raises(UserError, match=r"not a readable video|needs PyAV"):
         read_video(path)
 
 
