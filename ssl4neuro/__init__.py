@@ -1,4 +1,4 @@
-"""Self-supervised multimodal representations of resting-state fMRI (and, later, of cardiac cine imaging).
+"""Self-supervised multimodal representations of resting-state fMRI, cine and video.
 
 The public functions are imported when first used, so that `import ssl4neuro` and the command line answer at once.
 """
@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from ssl4neuro.data.prepare import prepare_courses, prepare_ica
+    from ssl4neuro.data.prepare_clips import prepare_clips
     from ssl4neuro.errors import UserError
     from ssl4neuro.evaluate.embed import embed
     from ssl4neuro.evaluate.identify import identify_scans
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from ssl4neuro.report import write_report
     from ssl4neuro.retrieve.index import build_index
     from ssl4neuro.retrieve.query import query
+    from ssl4neuro.simulate.cine import simulate_cine
     from ssl4neuro.simulate.ica import simulate_ica
     from ssl4neuro.train.pretrain import pretrain
 
@@ -26,11 +28,13 @@ PUBLIC = {
     "embed": "ssl4neuro.evaluate.embed",
     "identify_scans": "ssl4neuro.evaluate.identify",
     "load": "ssl4neuro.pretrained",
+    "prepare_clips": "ssl4neuro.data.prepare_clips",
     "prepare_courses": "ssl4neuro.data.prepare",
     "prepare_ica": "ssl4neuro.data.prepare",
     "pretrain": "ssl4neuro.train.pretrain",
     "probe": "ssl4neuro.evaluate.probe",
     "query": "ssl4neuro.retrieve.query",
+    "simulate_cine": "ssl4neuro.simulate.cine",
     "simulate_ica": "ssl4neuro.simulate.ica",
     "write_report": "ssl4neuro.report",
 }
@@ -42,11 +46,13 @@ __all__ = [
     "embed",
     "identify_scans",
     "load",
+    "prepare_clips",
     "prepare_courses",
     "prepare_ica",
     "pretrain",
     "probe",
     "query",
+    "simulate_cine",
     "simulate_ica",
     "write_report",
 ]

@@ -118,7 +118,7 @@ def write_mask(folder: Path, stem: str, scan: CineScan, which: str) -> None:
 
 
 def _save(path: Path, values: Shaped[np.ndarray, "slices time rows columns"], scan: CineScan, step: float) -> None:
-    """[x, y, slice, time], spacings in mm and `step` in s; rows of the picture are y. The gzip header has no time and no name."""
+    """[x, y, slice, time], spacings in mm and `step` in s; rows of the picture are y; no time and name in the header."""
     pixel, thickness = scan.spacing
     affine = np.diag([pixel, pixel, thickness, 1.0])
     affine[:2, 3] = -pixel * (np.array(values.shape[:1:-1]) - 1) / 2

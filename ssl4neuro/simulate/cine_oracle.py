@@ -5,8 +5,8 @@ over slices (positive where the region crosses it, against all others). The AUC 
 
 Motion oracle. It is given the axis, the ED contours and the twist, not the tissue. In `BINS` sectors of each slice it counts
 the blood in frames near ES, with intensities of blood and muscle taken from frame 0, which gives the share of the cavity that
-each sector ejected, relative to the heart's mean. On these it does a likelihood ratio: regions of any place and size (a grid over
-the model's own prior) against the known covariance of healthy variation and measurement.
+each sector ejected, relative to the heart's mean. On these it does a likelihood ratio: regions of any place and size (a grid
+over the model's own prior) against the known covariance of healthy variation and measurement.
 ED oracle. The same sectors, templates and covariance, with frame 0 alone: the apparent cavity by the slice's mean intensities
 (`matched`), and a logistic regression on its summary and that of the muscle's intensity (`logistic`, folds of subjects).
 

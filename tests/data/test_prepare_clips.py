@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from clip_sources import acdc
+from dicom_tree import SECRETS, phantom, write_stack
 
 from ssl4neuro.cli import main
 from ssl4neuro.data.clip import Clip, ClipRows
@@ -162,3 +163,36 @@ def test_acdc_as_published(shared_data: Path, tmp_path: Path) -> None:
     assert (cohort.info["subjects"], len(cohort)) == (25, 169)
     assert cohort.info["statistics"]["cine"]["masks"] == 338
     assert not [f for f in examine(shared_data / "acdc-cine25") if f.level == "fatal"]
+
+
+def test_a_clinics_dicom_folder_from_end_to_end(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Two patients, files in random order, names everywhere: the cohort has the frames in order and nobody's name."""
+    source = tmp_path / "EXPORT_DOE_JANE"
+    for number, patient in enumerate(("PAT-7781", "PAT-0042")):
+        frames = phantom(times=6, slices=3, rows=40, columns=36) + number
+        write_stack(source / f"DOE_JANE_{number}", frames, seed=number, PatientID=patient, StudyInstanceUID=f"1.2.{number}")
+    table = tmp_path / "names.tsv"
+    table.write_text("source\tparticipant_id\nPAT-0042\tsub-a\nPAT-7781\tsub-b\n")
+    words = ["prepare", "clips", str(tmp_path / "c"), "--source", str(source), "--layout", "files", "--subjects", str(table)]
+    assert main(words) == 0
+    cohort = Cohort.open(tmp_path / "c")
+    assert isinstance(cohort, ClipCohort)
+    assert cohort.index["subject"].tolist() == ["sub-a"] * 3 + ["sub-b"] * 3
+    first = phantom(times=6, slices=3, rows=40, columns=36)
+    for row in range(3):
+        clip = cohort.clip(3 + row)
+        np.testing.assert_array_equal(clip.frames, first[clip.slice])
+        assert clip.spacing == (1.5, 1.25)
+        np.testing.assert_allclose(clip.times, 0.04 * np.arange(6), atol=1e-6)
+    assert not [f for f in examine(source) if f.level == "fatal"]
+    told = capsys.readouterr()
+    written = [
+        f.read_bytes().decode("latin-1")
+        for folder in (tmp_path / "c", tmp_path / ".c.work")
+        for f in folder.rglob("*")
+        if f.is_file()
+    ]
+    for secret in (*SECRETS, "PAT-", "DOE"):
+        assert not any(secret in text for text in written), secret
+        if secret != "DOE":  # the user's own path
+            assert secret not in told.out + told.err, secret

@@ -169,7 +169,7 @@ class FileReader:
             order = {patient: number for number, patient in enumerate(sorted({s.patient for s in studies}), start=1)}
             subjects = [f"sub-{order[study.patient]:04d}" for study in studies]
             print(
-                f"{len(order)} DICOM patients are numbered in the order of their identifiers; a new one changes the numbers: "
+                f"warning: DICOM patients ({len(order)}) are numbered in the order of their identifiers; a new one changes them: "
                 "map them with --subjects TSV",
                 file=sys.stderr,
             )
