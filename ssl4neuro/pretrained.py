@@ -8,6 +8,7 @@ import torch
 
 from ssl4neuro import checkpoint
 from ssl4neuro.config import from_mapping
+from ssl4neuro.encoders.weights import no_public_weights
 from ssl4neuro.model import Model, ModelConfig
 
 
@@ -32,6 +33,7 @@ def load(run: str | Path, which: Literal["best", "last"] = "best", device: str |
     """
     saved = checkpoint.load(Path(run), which)
     config = from_mapping(ModelConfig, saved.config["model"], str(saved.path / "config.json"))
-    model = Model(config)
+    with no_public_weights():  # the checkpoint brings its own
+        model = Model(config)
     checkpoint.load_into(model, saved.model, str(saved.path))
     return Pretrained(model.to(device).eval(), saved)

@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Iterator, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from ssl4neuro.data.loader import CohortRows, encode_labels, load_batches
 from ssl4neuro.data.plan import Plan, SamplingConfig, share_of
 from ssl4neuro.data.splits import Split, SplitConfig, crossfit_splits, split_subjects
 from ssl4neuro.data.views import make_views, to_device
+from ssl4neuro.encoders.weights import no_public_weights
 from ssl4neuro.errors import UserError
 from ssl4neuro.geometry import pack_mask
 from ssl4neuro.manifest import Manifest
@@ -76,7 +78,8 @@ class PretrainTask:
     def __init__(self, config: PretrainConfig, cohort: Cohort, split: Split, accelerator: Accelerator | PartialState) -> None:
         self.config, self.cohort, self.accelerator = config, cohort, accelerator
         torch.manual_seed(mix(config.seed, 0x4D4F4445))
-        self.model = Model(config.model)
+        with no_public_weights() if config.resume else nullcontext():
+            self.model = Model(config.model)
         targets, self.label_names = self._targets()
         self.model.set_levels(self.label_names)
         self.rows = CohortRows(cohort, self.model.modalities, targets, config.clip)

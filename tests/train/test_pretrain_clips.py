@@ -191,3 +191,18 @@ def test_motion_of_single_frames_is_an_error_that_says_so(tmp_path: Path) -> Non
     cohort = prepare_clips(tmp_path / "c", source=tmp_path / "stills", layout="files")
     with pytest.raises(UserError, match="one frame"):
         pretrain(config("cine_contrastive", cohort, tmp_path / "run"))
+
+
+def test_a_run_that_began_with_a_weights_file_needs_it_no_more(cohort: Cohort, tmp_path: Path) -> None:
+    from ssl4neuro.encoders import FrameEncoder
+
+    file = tmp_path / "public.pth"
+    torch.manual_seed(3)
+    torch.save(FrameEncoder(dim=64, body="tiny").body.state_dict(), file)
+    flags = ["--modalities.cine.encoder", f"{{name: frame, preset: tiny, weights: {file}}}"]
+    run = Path(str(pretrain(config("cine_contrastive", cohort, tmp_path / "run", *flags))))
+    file.unlink()
+    embed(run, cohort.path, tmp_path / "e")
+    pretrain(config("cine_contrastive", cohort, run, *flags, "--resume"))
+    with pytest.raises(UserError, match="public"):
+        pretrain(config("cine_contrastive", cohort, tmp_path / "again", *flags))
