@@ -288,3 +288,49 @@ def test_table_is_aligned():
     column = lines[0].index("trained on")
     assert [line[column - 2 : column] for line in lines] == ["  "] * 3
     assert lines[1][column:].startswith("z ")
+
+
+# --- clips
+
+CINE = {
+    "kind": "clip", "channels": [1], "cyclic": True, "interval": [0.03, 0.04], "spacing": [1.4, 1.6], "views": ["sax"],
+}  # fmt: skip
+LOADING = {"frames": 16, "sampling": "cycle", "size": 64, "field": None}
+
+
+def cine(**changes: object) -> dict:
+    return {"cine": {**CINE, **changes}}
+
+
+@pytest.mark.parametrize(
+    ("loading", "changes", "adaptation"),
+    [
+        (LOADING, {}, None),
+        (LOADING, {"channels": [1, 3]}, "colour"),
+        (LOADING, {"cyclic": False}, "cyclic"),
+        (LOADING, {"cyclic": None}, "cyclic"),
+        (LOADING, {"interval": [1.0, 2.0]}, None),  # a cycle is sampled evenly whatever its frame interval
+        (LOADING, {"interval": None}, None),
+        ({**LOADING, "sampling": "contiguous"}, {"interval": [1.0, 2.0]}, "interval"),
+        ({**LOADING, "sampling": "contiguous"}, {"interval": [0.028, 0.045]}, None),
+        ({**LOADING, "sampling": "stride"}, {"interval": None}, "interval"),
+        (LOADING, {"spacing": None}, None),  # the crop is a share of the picture
+        ({**LOADING, "field": 120.0}, {"spacing": None}, "spacing"),
+        ({**LOADING, "field": 120.0}, {"spacing": [3.0, 3.0]}, "spacing"),
+        ({**LOADING, "field": 120.0}, {"spacing": [1.3, 1.7]}, None),
+    ],
+)
+def test_clips_are_compared_in_what_matters_to_how_they_are_cut(loading: dict, changes: dict, adaptation: str | None) -> None:
+    expected, found = cine(loading=loading), cine(**changes)
+    differences = contract.compare(expected, found)
+    assert [d.adaptation for d in differences] == ([adaptation] if adaptation else [])
+    assert contract.enforce(expected, found, adapt=[adaptation] if adaptation else []) == differences
+    if adaptation:
+        with pytest.raises(UserError, match=rf"cine\..*--adapt {adaptation}"):
+            contract.enforce(expected, found)
+
+
+def test_new_views_are_noted_and_colour_stays_colour() -> None:
+    noted = one(cine(loading=LOADING), cine(views=["", "sax"]))
+    assert (noted.remedy, noted.found) == ("exact", "sax, unnamed")
+    assert contract.compare(cine(channels=[3], loading=LOADING), cine(channels=[1, 3])) == []

@@ -73,8 +73,8 @@ def retrieve(
     embeddings: Positional[Path],
     /,
     *,
-    source: Annotated[str, arg(name="from")] = "course",
-    target: Annotated[str, arg(name="to")] = "map",
+    source: Annotated[str | None, arg(name="from")] = None,
+    target: Annotated[str | None, arg(name="to")] = None,
     within_scan: bool = False,
     allow_overlap: bool = False,
     seed: int = 0,
@@ -83,8 +83,8 @@ def retrieve(
 
     Args:
         embeddings: folder that `ssl4neuro embed` wrote.
-        source: modality of the queries.
-        target: modality of the candidates.
+        source: modality of the queries; by default course, or the first that was projected.
+        target: modality of the candidates; by default map, or the next that was projected.
         within_scan: candidates are the components of the same scan only: which component, not whose.
         allow_overlap: also use subjects that the encoder has seen.
         seed: of the bootstrap.

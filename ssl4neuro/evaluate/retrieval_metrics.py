@@ -108,19 +108,34 @@ def _interval(value: np.ndarray, subjects: np.ndarray, draws: int, seed: int) ->
     return bootstrap_interval(lambda weights: weights @ value / weights.sum(1), subjects, draws=draws, seed=seed, bounded=True)
 
 
+def _modalities(embeddings: Embeddings, source: str | None, goal: str | None) -> tuple[str, str]:
+    shared = [c.removesuffix("_projected") for c in embeddings.columns_of("sample") if c.endswith("_projected")]
+    shared.sort(key=lambda name: ("course", "map").index(name) if name in ("course", "map") else 2)
+    left = source or next((name for name in shared if name != goal), None)
+    right = goal or next((name for name in shared if name != left), None)
+    if left is None or right is None:
+        told = f"only {shared[0]} is" if shared else "none is"
+        raise UserError(
+            f"{embeddings.path}: retrieval needs two modalities in one space, and {told}; train a cross-modal objective"
+        )
+    return left, right
+
+
 def retrieval_from_embeddings(
-    embeddings: Path | Embeddings, source: str = "course", goal: str = "map", *, within_scan: bool = False,
+    embeddings: Path | Embeddings, source: str | None = None, goal: str | None = None, *, within_scan: bool = False,
     allow_overlap: bool = False, bootstrap: int = 2000, seed: int = 0,
 ) -> list[RetrievalMetric]:  # fmt: skip
     """Retrieval between two modalities of an embeddings folder, both directions, among rows of unseen subjects.
 
     Args:
+        source, goal: modalities; by default course and map, or the first two with a shared space.
         within_scan: candidates are only the components of the same scan: which component, not whose.
 
     Raises:
         UserError: a modality has no shared-space column, or no two unseen rows exist.
     """
     opened = embeddings if isinstance(embeddings, Embeddings) else Embeddings.open(embeddings)
+    source, goal = _modalities(opened, source, goal)
     table = opened.table("sample").reset_index(drop=True)
     seen = table["seen"].to_numpy(dtype=bool)
     use = np.ones_like(seen) if allow_overlap else ~seen

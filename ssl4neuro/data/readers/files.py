@@ -169,8 +169,8 @@ class FileReader:
             order = {patient: number for number, patient in enumerate(sorted({s.patient for s in studies}), start=1)}
             subjects = [f"sub-{order[study.patient]:04d}" for study in studies]
             print(
-                f"warning: DICOM patients ({len(order)}) are numbered in the order of their identifiers; a new one changes that: "
-                "name them with --subjects TSV",
+                f"warning: DICOM patients ({len(order)}) are numbered in the order of their identifiers; "
+                "a new one changes that: name them with --subjects TSV",
                 file=sys.stderr,
             )
         pairs = sorted(zip(subjects, studies, strict=True), key=lambda pair: (pair[0], pair[1].session, pair[1].key))
