@@ -64,7 +64,8 @@ def clip_baselines(
     parts, names = unit_parts(index, places)
     images = _summary(facts.images, parts)
     found = [_candidate("PCA of mean and sd image", problem, ImagePCA(images), MAX_TRAIN)]
-    notes = [f"clip baselines: mean over the clips of a {problem.unit}" + (f", by {', '.join(names)}" if names != [""] else "")]
+    by = f", by {', '.join(names)}" if names != [""] else ""
+    notes = [f"clip baselines: mean over the clips of a {problem.unit}{by}"]
     single = int((index["frames"] == 1).sum())
     if single < len(index):
         found.append(_candidate("motion energy", problem, ArrayFeatures(_summary(facts.energy, parts))))

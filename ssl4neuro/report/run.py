@@ -85,7 +85,8 @@ def _encoders(config: Mapping[str, Any]) -> str:
 
 
 def _supervision(config: Mapping[str, Any]) -> str:
-    labels = sorted({label for o in _objectives(config).values() for label in o.get("labels") or ()})
+    # whose clip or scan it is, is no label: nobody had to look at it
+    labels = sorted({label for o in _objectives(config).values() for label in o.get("labels") or () if label != "subject"})
     return f"with the labels {listed(labels)}" if labels else "without labels"
 
 
