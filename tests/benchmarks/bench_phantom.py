@@ -68,10 +68,8 @@ def main() -> None:
             result = probe(out, target=target, out=None, unit="subject", column="all", permutations=0)
             for row in result.rows:
                 if name == "pretrained" or not row.baseline:
-                    interval = f"({row.ci_low:.3f}-{row.ci_high:.3f})"
-                    print(
-                        f"{target:12} {name if not row.baseline else '':11} {row.name:36} {row.metric} {row.value:.3f} {interval}"
-                    )
+                    told = f"{row.metric} {row.value:.3f} ({row.ci_low:.3f}-{row.ci_high:.3f})"
+                    print(f"{target:12} {'' if row.baseline else name:11} {row.name:36} {told}", flush=True)
 
 
 if __name__ == "__main__":
