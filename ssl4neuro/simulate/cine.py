@@ -61,6 +61,7 @@ def describe(numbers: dict[str, object]) -> str:
         f"hypokinesia in {numbers['hypokinetic']} of {numbers['subjects']} subjects; AUC with 95 % interval by subject:",
         f"  slices, oracle that knows the motion model  {told('motion_oracle', 'slice')}",
         f"  slices, the same with the ED frame only     {told('ed_oracle', 'slice')}",
+        f"  slices, their place in the stack alone      {told('position', 'slice')}",
         f"  subjects, oracle                            {told('motion_oracle', 'subject')}",
         f"  subjects, ED frame only                     {told('ed_oracle', 'subject')}",
         f"  subjects, logistic regression on ED frame   {told('ed_oracle', 'subject_logistic')}",

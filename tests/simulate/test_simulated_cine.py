@@ -165,6 +165,7 @@ def test_oracles_see_a_strong_region_in_motion_and_nothing_at_rest() -> None:
     assert numbers["motion_oracle"]["subject"]["auc"] > 0.9
     assert numbers["ed_oracle"]["subject"]["auc"] < 0.85
     assert numbers["ef_oracle"]["r2"] > 0.8
+    assert 0 <= numbers["position"]["slice"]["auc"] < numbers["motion_oracle"]["slice"]["auc"]
 
 
 def test_the_command_tells_how_hard_it_is(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
