@@ -112,8 +112,8 @@ def main() -> None:
         ]
     more, notes = cohort_baselines(problem, cohort)
     for outcome in evaluate(problem, [*candidates, *more, *simple_baselines(problem)], settings)[0]:
-        row = outcome.rows[0]
-        print(f"{row.name:34} {row.metric} {row.value:.3f} ({row.ci_low:.3f}-{row.ci_high:.3f}) p = {row.p}", flush=True)
+        told = [f"{row.metric} {row.value:.3f} ({row.ci_low:.3f}-{row.ci_high:.3f})" for row in outcome.rows[:2]]
+        print(f"{outcome.rows[0].name:34} {'  '.join(told)}  p = {outcome.rows[0].p}", flush=True)
     print(*notes, sep="\n")
 
 
