@@ -118,6 +118,9 @@ def pose(
     if names is not None:
         known, more = _drop_rare(names, known, subjects, target, positive)
         notes += more
+        if not allow_overlap:
+            known, more = _drop_untestable(names, known, seen)
+            notes += more
     kept = np.flatnonzero(known.to_numpy())
     table = table.iloc[kept].reset_index(drop=True)
     classes = _classes(names[known], positive) if names is not None else ()
@@ -161,6 +164,16 @@ def _drop_rare(
             " a class needs two subjects, and for numbers ask for regression"
         )
     return known & ~names.isin(rare), [f"classes of one subject only were left out: {', '.join(rare)}"]
+
+
+def _drop_untestable(names: pd.Series, known: pd.Series, seen: np.ndarray) -> tuple[pd.Series, list[str]]:
+    """Without classes of which the encoder has seen everybody, as long as two others can be tested."""
+    testable = set(names[known & ~seen])
+    lost = sorted(set(names[known]) - testable)
+    if not lost or len(testable) < 2:
+        return known, []
+    advice = "hold out more subjects in pretraining (split.holdout) to test them"
+    return known & ~names.isin(lost), [f"classes of which no unseen subject is left were left out: {', '.join(lost)}; {advice}"]
 
 
 def _check_testable(problem: Problem) -> None:

@@ -195,3 +195,20 @@ def test_seen_subjects_train_but_are_not_tested() -> None:
     assert few.notes == ("only 3 subjects are tested: read the intervals as a rough guide",)
     assert few.predictions["fold"].nunique() == 3  # leave one subject out
     assert few.row("x").value > 0.9  # two subjects alone could not teach this
+
+
+def test_a_class_whose_people_were_all_seen_is_left_out_or_stops_the_probe() -> None:
+    rng = np.random.default_rng(0)
+    groups = np.repeat(["NOR", "DCM", "HCM"], 8)
+    x = (rng.normal(size=(24, 6)) + 2 * np.eye(6)[np.unique(groups, return_inverse=True)[1]]).astype(np.float32)
+    subjects = np.arange(24)
+    seen = (groups == "HCM") | (subjects % 4 == 0)
+    result = probe_arrays({"x": x}, groups, subjects, seen=seen, unit="subject", **FAST)
+    assert set(result.classes) == {"NOR", "DCM"}
+    assert any("left out: HCM; hold out more subjects" in note for note in result.notes)
+    assert result.row("x").n_subjects == 12
+    whole = probe_arrays({"x": x}, groups, subjects, seen=seen, unit="subject", allow_overlap=True, **FAST)
+    assert len(whole.classes) == 3
+    two = groups != "DCM"
+    with pytest.raises(UserError, match="no unseen subject has 'label' = 'HCM'"):
+        probe_arrays({"x": x[two]}, groups[two], subjects[two], seen=seen[two], unit="subject", **FAST)
