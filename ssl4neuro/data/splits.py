@@ -1,6 +1,7 @@
 """Which subjects train, which steer the training, and which no encoder ever sees: always by subject, by site on request."""
 
 import hashlib
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 
@@ -16,6 +17,7 @@ class SplitConfig:
     validation: float = 0.15  # share of the rest that steers early stopping; never trained on
     by_site: bool = False  # keep every site on one side
     hold_sites: tuple[str, ...] = ()  # these sites are the hold-out; overrides `holdout`
+    stratify: str | None = None  # label column whose values are spread evenly over the hold-out, and used for nothing else
     hold_subjects: tuple[str, ...] = ()  # these subjects are the hold-out, e.g. a published test set; overrides `holdout`
 
     def __post_init__(self) -> None:
@@ -24,6 +26,8 @@ class SplitConfig:
                 raise ValueError(f"{name} is a share of the subjects, at least 0 and below 1")
         if self.hold_sites and self.hold_subjects:
             raise ValueError("hold_sites and hold_subjects are two ways to name the hold-out; give one of them")
+        if self.stratify and (self.by_site or self.hold_sites or self.hold_subjects):
+            raise ValueError("stratify spreads subjects; leave by_site, hold_sites and hold_subjects out")
 
 
 @dataclass(frozen=True)
@@ -38,7 +42,7 @@ class Split:
         return {name: list(subjects) for name, subjects in asdict(self).items()}
 
 
-def split_subjects(sites: Mapping[str, str], config: SplitConfig, seed: int) -> Split:
+def split_subjects(sites: Mapping[str, str], config: SplitConfig, seed: int, strata: Mapping[str, str] | None = None) -> Split:
     """Divide subjects into train, validation and hold-out.
 
     The order is a hash of (seed, subject), so that a subject added later moves as few of the others as possible.
@@ -46,6 +50,7 @@ def split_subjects(sites: Mapping[str, str], config: SplitConfig, seed: int) -> 
     Args:
         sites: site of every subject.
         config: shares, and whether whole sites stay together.
+        strata: value of the column `config.stratify` for every subject.
         seed: another seed gives another split.
 
     Raises:
@@ -64,7 +69,7 @@ def split_subjects(sites: Mapping[str, str], config: SplitConfig, seed: int) -> 
     elif config.hold_subjects:
         held = set(config.hold_subjects)
     else:
-        held = _take(sites, config.holdout, config.by_site, seed)
+        held = _take(sites, config.holdout, config.by_site, seed, strata)
     rest = {s: site for s, site in sites.items() if s not in held}
     validation = _take(rest, config.validation, config.by_site, seed)
     train = sorted(set(rest) - validation)
@@ -76,12 +81,14 @@ def split_subjects(sites: Mapping[str, str], config: SplitConfig, seed: int) -> 
     return Split(tuple(train), tuple(sorted(validation)), tuple(sorted(held)))
 
 
-def crossfit_splits(sites: Mapping[str, str], folds: int, config: SplitConfig, seed: int) -> list[Split]:
-    """One split per fold; every subject is held out exactly once."""
+def crossfit_splits(
+    sites: Mapping[str, str], folds: int, config: SplitConfig, seed: int, strata: Mapping[str, str] | None = None
+) -> list[Split]:
+    """One split per fold; every subject is held out exactly once. Arguments as in `split_subjects`."""
     units = sorted(set(sites.values())) if config.by_site else sorted(sites)
     if not 2 <= folds <= len(units):
         raise UserError(f"crossfit: {folds} folds of {len(units)} {'sites' if config.by_site else 'subjects'} is not possible")
-    order = _shuffled(units, seed)
+    order = _shuffled(units, seed) if config.by_site else _spread(_shuffled(units, seed), strata or {})
     splits = []
     for fold in range(folds):
         chosen = set(order[fold::folds])
@@ -92,19 +99,33 @@ def crossfit_splits(sites: Mapping[str, str], folds: int, config: SplitConfig, s
     return splits
 
 
-def _take(sites: Mapping[str, str], share: float, by_site: bool, seed: int) -> set[str]:
-    """About `share` of the subjects; at least one when the share is not zero."""
+def _take(
+    sites: Mapping[str, str], share: float, by_site: bool, seed: int, strata: Mapping[str, str] | None = None
+) -> set[str]:
+    """About `share` of the subjects (of each stratum, where there are some); at least one when the share is not zero."""
     if share == 0 or not sites:
         return set()
     target = max(1, round(share * len(sites)))
     if not by_site:
-        return set(_shuffled(sorted(sites), seed)[:target])
+        return set(_spread(_shuffled(sorted(sites), seed), strata or {})[:target])
     taken: set[str] = set()
     for site in _shuffled(sorted(set(sites.values())), seed):
         if len(taken) >= target:
             break
         taken |= {s for s, where in sites.items() if where == site}
     return taken
+
+
+def _spread(subjects: Sequence[str], strata: Mapping[str, str]) -> list[str]:
+    """The same subjects, reordered so that every beginning of the list holds about the same share of each stratum."""
+    size = Counter(strata.get(subject, "") for subject in subjects)
+    taken: Counter[str] = Counter()
+    place = {}
+    for subject in subjects:
+        stratum = strata.get(subject, "")
+        place[subject] = (taken[stratum] + 0.5) / size[stratum]
+        taken[stratum] += 1
+    return sorted(subjects, key=place.__getitem__)
 
 
 def _shuffled(names: Sequence[str], seed: int) -> list[str]:

@@ -174,7 +174,7 @@ def pretrain(config: PretrainConfig) -> Path | Estimate:
     if len(sites) < 2:
         raise UserError(f"{config.data}: one subject only; contrastive learning compares subjects, so prepare at least 3")
     if config.crossfit:
-        splits = crossfit_splits(sites, config.crossfit, config.split, config.seed)
+        splits = crossfit_splits(sites, config.crossfit, config.split, config.seed, _strata(cohort, config.split))
         for fold, split in enumerate(splits):
             fold_config = replace(config, out=str(Path(config.out) / f"fold-{fold}"), crossfit=0)
             if config.resume and (Path(fold_config.out) / "summary.json").is_file():
@@ -184,7 +184,15 @@ def pretrain(config: PretrainConfig) -> Path | Estimate:
             if isinstance(found, Estimate):
                 return replace(found, runs=config.crossfit)
         return Path(config.out)
-    return _pretrain_one(config, cohort, split_subjects(sites, config.split, config.seed))
+    return _pretrain_one(config, cohort, split_subjects(sites, config.split, config.seed, _strata(cohort, config.split)))
+
+
+def _strata(cohort: Cohort, split: SplitConfig) -> dict[str, str]:
+    """Value of the column to stratify by, of each subject; the first one where it varies between scans."""
+    if split.stratify is None:
+        return {}
+    values = cohort.labels(split.stratify)
+    return dict(reversed([(s, str(v)) for s, v in zip(cohort.index["subject"], values, strict=True)]))
 
 
 def _pretrain_one(config: PretrainConfig, cohort: Cohort, split: Split) -> Path | Estimate:

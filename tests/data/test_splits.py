@@ -70,3 +70,19 @@ def test_named_subjects_are_the_holdout() -> None:
         split_subjects(sites, SplitConfig(hold_subjects=("sub-33",)), seed=0)
     with pytest.raises(ValueError, match="give one of them"):
         SplitConfig(hold_sites=("a",), hold_subjects=("sub-3",))
+
+
+def test_strata_are_spread_over_the_holdout() -> None:
+    sites = {f"sub-{n:02d}": "" for n in range(25)}
+    groups = {subject: "ABCDE"[n % 5] for n, subject in enumerate(sites)}
+    for seed in range(5):
+        split = split_subjects(sites, SplitConfig(holdout=0.2, stratify="group"), seed, groups)
+        assert sorted(groups[subject] for subject in split.holdout) == list("ABCDE")
+        assert split_subjects(sites, SplitConfig(holdout=0.2), seed).holdout != split.holdout
+    for fold in crossfit_splits(sites, 5, SplitConfig(stratify="group"), 0, groups):
+        assert sorted(groups[subject] for subject in fold.holdout) == list("ABCDE")
+    uneven = {subject: "rare" if n < 5 else "common" for n, subject in enumerate(sites)}
+    split = split_subjects(sites, SplitConfig(holdout=0.4, stratify="group"), 0, uneven)
+    assert sum(uneven[subject] == "rare" for subject in split.holdout) == 2
+    with pytest.raises(ValueError, match="leave by_site"):
+        SplitConfig(stratify="group", by_site=True)
