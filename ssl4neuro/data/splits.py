@@ -88,7 +88,9 @@ def crossfit_splits(
     units = sorted(set(sites.values())) if config.by_site else sorted(sites)
     if not 2 <= folds <= len(units):
         raise UserError(f"crossfit: {folds} folds of {len(units)} {'sites' if config.by_site else 'subjects'} is not possible")
-    order = _shuffled(units, seed) if config.by_site else _spread(_shuffled(units, seed), strata or {})
+    order = _shuffled(units, seed)
+    if strata and not config.by_site:
+        order = sorted(order, key=lambda subject: strata.get(subject, ""))  # dealt out one by one, stratum after stratum
     splits = []
     for fold in range(folds):
         chosen = set(order[fold::folds])
