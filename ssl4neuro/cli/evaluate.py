@@ -46,7 +46,7 @@ def probe(
     column: str | None = None,
     site: str | None = None,
     leave_site_out: bool = False,
-    probe: Literal["linear", "knn"] = "linear",
+    probe: str = "linear",
     folds: int = 5,
     repeats: int = 1,
     permutations: int = 1000,
@@ -65,7 +65,7 @@ def probe(
         column: embedding to use; by default joint, else every modality; `all` for every one.
         site: column of the scanner or centre.
         leave_site_out: one fold per site.
-        probe: linear or k nearest neighbours.
+        probe: linear, knn, or attention (which pools the clips of a subject itself), or package.module:Class.
         folds: folds over unseen subjects.
         repeats: repetitions with other folds.
         permutations: for the p-value.

@@ -139,6 +139,19 @@ def test_the_attention_probe_pools_slices(cohort: Cohort, runs: dict[str, Path],
         allow_overlap=True, baselines=False,
     )  # fmt: skip
     assert 0 <= result.row("cine").value <= 1
+    words = [
+        "probe",
+        str(tmp_path / "e"),
+        "--target",
+        "group",
+        "--probe",
+        "attention",
+        "--permutations",
+        "0",
+        "--allow-overlap",
+    ]
+    assert main([*words, "--column", "cine", "--no-baselines", "--out", str(tmp_path / "r")]) == 0
+    assert main([*words[:5], "attentoin", "--out", str(tmp_path / "q")]) == 2
     bags = Embeddings.open(tmp_path / "e").bags("subject", "cine")
     assert bags.shape[:2] == (10, 2)
     np.testing.assert_allclose(np.nanmean(bags, axis=1), Embeddings.open(tmp_path / "e").matrix("subject", "cine"), atol=1e-5)
