@@ -29,6 +29,16 @@ class ClipCohort(Cohort):
         numbers = self._table.select([*NUMBERS]).to_pandas().rename(columns={"count": "frames"})
         return pd.concat([table, numbers], axis=1)
 
+    def content_hashes(self) -> dict[str, set[str]]:
+        """By subject the sha256 of its sources and of the frames of every clip, for the leakage firewall.
+
+        A study has many files, and the same clip may come back in another format, folder or selection of series.
+        """
+        hashes = super().content_hashes()
+        for subject, content in zip(*(self._table[name].to_pylist() for name in ("subject", "content")), strict=True):
+            hashes[subject].add(content)
+        return hashes
+
     def clip(self, row: int) -> Clip:
         """One clip; its arrays are read-only views of the memory map."""
         return self._clip(*(place[0] for place in self.locate(np.array([row]))))

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from hashlib import sha256
 from typing import Any, ClassVar
 
 import numpy as np
@@ -83,7 +84,7 @@ class ClipFormat:
         columns += [(n, pa.int32()) for n in ("slice", "count", "height", "width", "channels")]
         columns += [(n, pa.float32()) for n in ("interval", "spacing_row", "spacing_column", "centre_row", "centre_column")]
         columns += [("type", pa.string()), ("frames", pa.large_binary()), ("times", pa.list_(pa.float32()))]
-        columns += [("mask", pa.large_binary()), ("mask_frames", pa.list_(pa.int32()))]
+        columns += [("mask", pa.large_binary()), ("mask_frames", pa.list_(pa.int32())), ("content", pa.string())]
         return pa.schema(columns)
 
     def batch(self, scan: Scan, rows: ClipRows) -> pa.RecordBatch:
@@ -238,6 +239,7 @@ def _line(clip: Clip) -> dict[str, Any]:
         "spacing_column": spacing[1],
         "type": clip.frames.dtype.name,
         "frames": clip.frames.tobytes(),
+        "content": sha256(clip.frames.tobytes()).hexdigest(),
         "times": [] if clip.times is None else clip.times.tolist(),
         "mask": b"" if clip.mask is None else clip.mask.tobytes(),
         "mask_frames": [] if clip.mask_frames is None else [int(n) for n in clip.mask_frames],

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from ssl4neuro.data.readers.acdc import AcdcReader
-from ssl4neuro.data.readers.clips import LAYOUTS, ClipReader
+from ssl4neuro.data.readers.clips import LAYOUTS
+from ssl4neuro.data.scan import Reader
 from ssl4neuro.errors import UserError
 
 SHAPE = (12, 9, 3, 6)  # x, y, z, t
@@ -62,7 +63,7 @@ def test_axis_order_of_clips_and_masks(tmp_path: Path) -> None:
         assert clip.view == "sax"
     assert rows.nuisance == {"n_frames": 6.0, "n_slices": 3.0}
     assert reader.description() == {"cine": {"cyclic": True}}
-    assert isinstance(reader, ClipReader)
+    assert isinstance(reader, Reader)
     assert LAYOUTS["acdc"] is AcdcReader
     assert len(pickle.loads(pickle.dumps(reader)).read(reader.scans()[0]).clips) == 3  # noqa: S301
 

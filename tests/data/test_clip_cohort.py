@@ -19,6 +19,7 @@ from ssl4neuro.data.loader import CohortRows
 from ssl4neuro.data.scan import Scan
 from ssl4neuro.data.views import make_views
 from ssl4neuro.errors import UserError
+from ssl4neuro.manifest import Manifest
 from ssl4neuro.registry import Component
 
 TIMES = np.arange(9) * 0.03  # s
@@ -205,3 +206,17 @@ def test_views_have_what_encoders_need(cohort: Cohort, epoch: int | None) -> Non
 def test_augmentations_of_other_data_are_refused(cohort: Cohort) -> None:
     with pytest.raises(UserError, match="'volume' is not for the cine"):
         make_views(cohort, ("cine",), augment={"cine": Component("volume")})
+
+
+def test_the_firewall_knows_a_clip_in_another_study(cohort: Cohort, tmp_path: Path) -> None:
+    """One of the clips again, beside a new one, in another file, under another name: it was seen all the same."""
+    form = ClipFormat()
+    rows, _ = form.finalise(ClipRows([clip(77), studies()[0].clips[1]]), "study")
+    other = write_cohort(
+        tmp_path / "o", [PreparedScan(Scan("someone", ()), rows, "k", "f" * 64, [])], CohortParts(name="other", kind="clips")
+    )
+    manifest = Manifest.of(cohort.name, ["sub-0"], cohort.content_hashes()["sub-0"])
+    assert manifest.overlap(other.name, other.content_hashes()) == ["someone"]
+    assert (
+        Manifest.of(cohort.name, ["sub-1"], cohort.content_hashes()["sub-1"]).overlap(other.name, other.content_hashes()) == []
+    )

@@ -127,9 +127,19 @@ def test_samples_are_found_again(
     embed(runs["cine_contrastive"], cohort.path, tmp_path / "e")
     assert main(["index", str(tmp_path / "e"), str(tmp_path / "i")]) == 0
     assert main(["query", str(tmp_path / "i"), "--row", "0", "--from", "cine", "--to", "motion", "-k", "3"]) == 0
+    assert main(["retrieve", str(tmp_path / "e"), "--allow-overlap"]) == 0
     told = capsys.readouterr().out
+    assert "cine to motion top-1" in told
     assert "slice" in told
     assert "patient0" in told
+
+
+def test_one_modality_has_nothing_to_be_retrieved_in(
+    cohort: Cohort, runs: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    embed(runs["cine_masked"], cohort.path, tmp_path / "e")
+    assert main(["retrieve", str(tmp_path / "e"), "--allow-overlap"]) == 2
+    assert "needs two modalities in one space, and none is" in capsys.readouterr().err
 
 
 def test_the_attention_probe_pools_slices(cohort: Cohort, runs: dict[str, Path], tmp_path: Path) -> None:

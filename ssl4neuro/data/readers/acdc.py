@@ -63,25 +63,25 @@ class AcdcReader:
         self._scans = self._find()
 
     def scans(self) -> list[Scan]:
-        """See `ClipReader`."""
+        """See `Reader`."""
         return self._scans
 
     def grid(self) -> None:
-        """See `ClipReader`: there is none."""
+        """See `Reader`: there is none."""
         return
 
     def shared_files(self) -> dict[str, Path]:
-        """See `ClipReader`."""
+        """See `Reader`."""
         spacing = self._participants if self._spacing_known else None  # a table of labels only does not influence the clips
         files = {"subjects": self.subjects, "participants": spacing}
         return {role: path for role, path in files.items() if path is not None}
 
     def description(self) -> dict[str, dict[str, object]]:
-        """See `ClipReader`. A cycle that is cut into windows is none."""
+        """See `Reader`. A cycle that is cut into windows is none."""
         return {"cine": {"cyclic": True if self.window is None else None}}
 
     def read(self, scan: Scan) -> ClipRows:
-        """See `ClipReader`."""
+        """See `Reader`."""
         path = scan.files[0]
         image = open_stack(path)
         if len(image.shape) != 4:

@@ -68,15 +68,15 @@ class BidsReader:
         self._scans = self._find(task, space, run)
 
     def scans(self) -> list[Scan]:
-        """See `IcaReader`."""
+        """See `Reader`."""
         return self._scans
 
     def grid(self) -> Grid:
-        """See `IcaReader`."""
+        """See `Reader`."""
         return self._grid
 
     def read(self, scan: Scan) -> ScanRows:
-        """See `IcaReader`. Holds the in-mask voxels of one scan."""
+        """See `Reader`. Holds the in-mask voxels of one scan."""
         path = scan.files[0]
         image = load_image(path, dimensions=4)
         volumes = volume_count(image)
@@ -104,12 +104,12 @@ class BidsReader:
         )
 
     def shared_files(self) -> dict[str, Path]:
-        """See `IcaReader`."""
+        """See `Reader`."""
         files = {"maps": self.maps, "mask": self.mask, "networks": self.networks}
         return {role: Path(path) for role, path in files.items() if path is not None}
 
     def description(self) -> dict[str, dict[str, object]]:
-        """See `IcaReader`."""
+        """See `Reader`."""
         template = image_sha256(self._map_image)
         return {
             "map": {

@@ -72,25 +72,25 @@ class BidsClipReader:
         self._scans = [Scan(*self._identity(key, images)) for key, images in sorted(self._images.items())]
 
     def scans(self) -> list[Scan]:
-        """See `ClipReader`."""
+        """See `Reader`."""
         return self._scans
 
     def grid(self) -> None:
-        """See `ClipReader`: there is none."""
+        """See `Reader`: there is none."""
         return
 
     def shared_files(self) -> dict[str, Path]:
-        """See `ClipReader`."""
+        """See `Reader`."""
         return {} if self.subjects is None else {"subjects": self.subjects}
 
     def description(self) -> dict[str, dict[str, object]]:
-        """See `ClipReader`. Unknown where folders of both sorts are mixed, or beats are cut into windows."""
+        """See `Reader`. Unknown where folders of both sorts are mixed, or beats are cut into windows."""
         beats = {KINDS[image.kind] for images in self._images.values() for image in images}
         cyclic = beats.pop() if len(beats) == 1 else None
         return {"cine": {"cyclic": None if cyclic and self.window is not None else cyclic}}
 
     def read(self, scan: Scan) -> ClipRows:
-        """See `ClipReader`. Holds the images of one study."""
+        """See `Reader`. Holds the images of one study."""
         sources: list[tuple[str, Callable[[], Clip] | Clip]] = []
         for image in self._images[(scan.subject, scan.session, scan.run)]:
             try:

@@ -65,15 +65,15 @@ class CourseReader:
         self._scans = self._find()
 
     def scans(self) -> list[Scan]:
-        """See `IcaReader`."""
+        """See `Reader`."""
         return self._scans
 
     def grid(self) -> None:
-        """See `IcaReader`: there is none."""
+        """See `Reader`: there is none."""
         return
 
     def read(self, scan: Scan) -> ScanRows:
-        """See `IcaReader`."""
+        """See `Reader`."""
         table = self._table(scan)
         courses = (table if self.time_axis == 1 else table.T)[:, self.drop_volumes :].astype(np.float64)
         if len(courses) != self.regions:
@@ -85,11 +85,11 @@ class CourseReader:
         return ScanRows(courses, self._repetition_time(scan.files[0]), numbers, [self._names.get(int(n), "") for n in numbers])
 
     def shared_files(self) -> dict[str, Path]:
-        """See `IcaReader`."""
+        """See `Reader`."""
         return {"networks": self.networks} if self.networks is not None else {}
 
     def description(self) -> dict[str, dict[str, object]]:
-        """See `IcaReader`."""
+        """See `Reader`."""
         return {}
 
     @cached_property

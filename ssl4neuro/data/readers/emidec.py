@@ -48,23 +48,23 @@ class EmidecReader:
         self._scans = self._find()
 
     def scans(self) -> list[Scan]:
-        """See `ClipReader`."""
+        """See `Reader`."""
         return self._scans
 
     def grid(self) -> None:
-        """See `ClipReader`: there is none."""
+        """See `Reader`: there is none."""
         return
 
     def shared_files(self) -> dict[str, Path]:
-        """See `ClipReader`."""
+        """See `Reader`."""
         return {} if self.subjects is None else {"subjects": self.subjects}
 
     def description(self) -> dict[str, dict[str, object]]:
-        """See `ClipReader`."""
+        """See `Reader`."""
         return {"cine": {"cyclic": None}}
 
     def read(self, scan: Scan) -> ClipRows:
-        """See `ClipReader`."""
+        """See `Reader`."""
         path = scan.files[0]
         image = open_stack(path)
         if image.shape[3:] not in ((), (1,)):

@@ -97,23 +97,23 @@ class FileReader:
         self._scans = self._find()
 
     def scans(self) -> list[Scan]:
-        """See `ClipReader`."""
+        """See `Reader`."""
         return self._scans
 
     def grid(self) -> None:
-        """See `ClipReader`: there is none."""
+        """See `Reader`: there is none."""
         return
 
     def shared_files(self) -> dict[str, Path]:
-        """See `ClipReader`."""
+        """See `Reader`."""
         return {} if self.subjects is None else {"subjects": self.subjects}
 
     def description(self) -> dict[str, dict[str, object]]:
-        """See `ClipReader`."""
+        """See `Reader`."""
         return {"cine": {"cyclic": None}}
 
     def read(self, scan: Scan) -> ClipRows:
-        """See `ClipReader`. Holds one recording."""
+        """See `Reader`. Holds one recording."""
         if scan.anonymous:
             return _dicom().read_dicom_study(
                 scan.files, view=self.view, interval=self.interval, window=self.window, skip_bad=self.skip_bad

@@ -57,15 +57,15 @@ class GiftReader:
         self._prefix, self._scans = self._find()
 
     def scans(self) -> list[Scan]:
-        """See `IcaReader`."""
+        """See `Reader`."""
         return self._scans
 
     def grid(self) -> Grid:
-        """See `IcaReader`."""
+        """See `Reader`."""
         return self._grid
 
     def read(self, scan: Scan) -> ScanRows:
-        """See `IcaReader`."""
+        """See `Reader`."""
         path = scan.files[0]
         image = brain_image(path)
         courses = read_courses(courses_beside(path), image.shape[3])
@@ -84,7 +84,7 @@ class GiftReader:
         )
 
     def shared_files(self) -> dict[str, Path]:
-        """See `IcaReader`."""
+        """See `Reader`."""
         files = {"networks": self.networks, "mask": self.mask or self._own_mask(), "parameters": self._parameters()}
         for role, table in (("participants", self.participants), ("sessions", self.sessions)):
             if table is not None and table.determines_scans:
@@ -92,7 +92,7 @@ class GiftReader:
         return {role: Path(path) for role, path in files.items() if path is not None}
 
     def description(self) -> dict[str, dict[str, object]]:
-        """See `IcaReader`."""
+        """See `Reader`."""
         return {"map": {"space": None, "sign": "of the group analysis"}, "course": {"band": None}}
 
     def _find(self) -> tuple[str, list[Scan]]:

@@ -68,15 +68,15 @@ class MelodicReader:
             raise UserError(f"{assignment}: names none of these scans; give the table that was made for these folders")
 
     def scans(self) -> list[Scan]:
-        """See `IcaReader`."""
+        """See `Reader`."""
         return self._scans
 
     def grid(self) -> Grid:
-        """See `IcaReader`. Without a mask it looks at every folder's mask (or maps), one at a time."""
+        """See `Reader`. Without a mask it looks at every folder's mask (or maps), one at a time."""
         return self._grid
 
     def read(self, scan: Scan) -> ScanRows:
-        """See `IcaReader`."""
+        """See `Reader`."""
         path = scan.files[0]
         image = load_image(path, 4)
         courses = read_mix(path.parent / "melodic_mix")
@@ -100,14 +100,14 @@ class MelodicReader:
         )
 
     def shared_files(self) -> dict[str, Path]:
-        """See `IcaReader`."""
+        """See `Reader`."""
         files = {"templates": self.templates, "networks": self.networks, "mask": self.mask, "assignment": self.assignment}
         if self.sessions is not None and self.sessions.determines_scans:
             files["sessions"] = self.sessions.path
         return {role: Path(path) for role, path in files.items() if path is not None}
 
     def description(self) -> dict[str, dict[str, object]]:
-        """See `IcaReader`."""
+        """See `Reader`."""
         by_template = {} if self.templates is None else {"sign": "of the template, positive skewness where none fits"}
         return {"map": {"space": None, **by_template}, "course": {"band": None}}
 
