@@ -22,6 +22,11 @@ def recipes() -> list[Path]:
     return sorted(folder().glob("*.yaml"))
 
 
+def finetuning(recipe: Path) -> bool:
+    """Whether a recipe trains a head rather than encoders."""
+    return any(line.startswith("head:") for line in recipe.read_text(encoding="utf-8").splitlines())
+
+
 def summary(recipe: Path) -> str:
     """First sentence of the comment that a recipe begins with."""
     lines = recipe.read_text(encoding="utf-8").splitlines()

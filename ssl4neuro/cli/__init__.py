@@ -9,8 +9,9 @@ from collections.abc import Sequence
 
 import tyro
 
-from ssl4neuro.cli import doctor, evaluate, prepare, pretrain, recipes, report, retrieve, simulate  # noqa: F401 (they register)
+from ssl4neuro.cli import doctor, evaluate, predict, prepare, pretrain, recipes, report, retrieve, simulate  # noqa: F401 (they register)
 from ssl4neuro.cli.apps import GROUPS, app
+from ssl4neuro.cli.finetune import ablate_command, finetune_command
 from ssl4neuro.cli.pretrain import pretrain_command
 from ssl4neuro.errors import UserError
 
@@ -32,8 +33,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _dispatch(words: list[str]) -> int:
-    if words and words[0] == "pretrain":
-        return pretrain_command(words[1:])
+    if words and words[0] in OWN_PARSER:
+        return OWN_PARSER[words[0]](words[1:])
     if words and words[0] in GROUPS:
         return GROUPS[words[0]].cli(args=words[1:], prog=f"ssl4neuro {words[0]}")
     if words and words[0] == "--version":
@@ -44,4 +45,5 @@ def _dispatch(words: list[str]) -> int:
     return app.cli(args=words or ["--help"], prog="ssl4neuro", description=DESCRIPTION, config=(tyro.conf.OmitArgPrefixes,))
 
 
+OWN_PARSER = {"pretrain": pretrain_command, "finetune": finetune_command, "ablate": ablate_command}  # they read recipes
 DESCRIPTION = """Self-supervised representations of resting-state fMRI and cine: prepare, pretrain, embed, probe, retrieve."""

@@ -36,13 +36,14 @@ def pretrain_command(words: list[str]) -> int:
 def _usage() -> str:
     """Usage of `pretrain`, with every key of a recipe and its default."""
     from ssl4neuro.config import describe
-    from ssl4neuro.shipped import recipes
+    from ssl4neuro.shipped import finetuning, recipes
     from ssl4neuro.train.pretrain import PretrainConfig
 
+    names = ", ".join(recipe.stem for recipe in recipes() if not finetuning(recipe))
     return "\n".join([
         "usage: ssl4neuro pretrain [RECIPE] --data COHORT --out RUN [--resume] [--estimate] [--any.field value ...]",
         "",
-        f"RECIPE: a YAML file, or one of {', '.join(recipe.stem for recipe in recipes())} (default rest_ica).",
+        f"RECIPE: a YAML file, or one of {names} (default rest_ica).",
         "Without RECIPE and --data the quick start runs.",
         "",
         "Fields, with their defaults:",

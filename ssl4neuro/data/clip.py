@@ -17,6 +17,11 @@ class Clip:
     spacing: tuple[float, float] | None = None  # mm between rows, between columns; None where unknown
     mask: UInt8[np.ndarray, "labelled height width"] | None = None
     mask_frames: Int[np.ndarray, "labelled"] | None = None  # the frame that each mask was drawn on
+    # Where the source's voxels (column, row, slice of its image, 1) lie: mm, RAS as nibabel gives it; None where unknown. It is
+    # for files on the same grid. Lengths are what `spacing` and `thickness` say: many headers hold a place with steps of 1.
+    affine: Float[np.ndarray, "4 4"] | None = None
+    slices: int = 0  # of the image that it came from, unusable ones included; 0 where unknown
+    thickness: float | None = None  # mm from slice to slice; None where unknown
 
 
 @dataclass

@@ -7,12 +7,14 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pyarrow as pa
-from jaxtyping import Int, UInt8
+from jaxtyping import Float, Int, UInt8
 
 from ssl4neuro.data.clip import Clip
+from ssl4neuro.data.clip_rows import affine_of
 from ssl4neuro.data.cohort import SCAN_COLUMNS, Cohort
 
 NUMBERS = ("count", "height", "width", "channels", "interval", "spacing_row", "spacing_column", "centre_row", "centre_column")
+PLACE = ("affine", "slices", "thickness")  # absent from cohorts of earlier versions
 
 
 class ClipCohort(Cohort):
@@ -24,10 +26,19 @@ class ClipCohort(Cohort):
     @cached_property
     def index(self) -> pd.DataFrame:
         """One line per clip: `row_columns`, codes, frames (count), height, width, channels, interval (s), spacing_row and
-        spacing_column (mm), centre_row and centre_column (pixel, of the moving region); NaN where unknown."""
+        spacing_column (mm), centre_row and centre_column (pixel, of the moving region), thickness (mm between slices, where
+        the spacing is known too), slices (of the image that it came from, 0 where unknown); NaN where unknown."""
         table = super().index
         numbers = self._table.select([*NUMBERS]).to_pandas().rename(columns={"count": "frames"})
+        known = self._table.column_names
+        steps = self._table["thickness"].to_numpy() if "thickness" in known else np.full(len(self), np.nan, dtype=np.float32)
+        numbers["thickness"] = np.where(numbers[["spacing_row", "spacing_column"]].notna().all(axis=1), steps, np.nan)
+        numbers["slices"] = self._table["slices"].to_numpy() if "slices" in known else 0
         return pd.concat([table, numbers], axis=1)
+
+    def affine(self, row: int) -> Float[np.ndarray, "4 4"] | None:
+        """Where the voxels of the clip's image lie, see `Clip`; None where unknown."""
+        return affine_of(self._affines[row])
 
     def content_hashes(self) -> dict[str, set[str]]:
         """By subject the sha256 of its sources and of the frames of every clip, for the leakage firewall.
@@ -64,12 +75,20 @@ class ClipCohort(Cohort):
             spacing=None if np.isnan(spacing).any() else spacing,
             mask=None if mask is None else mask.reshape(len(labelled), height, width),
             mask_frames=labelled if mask is not None else None,
+            affine=affine_of(line["affine"].as_py()) if "affine" in line else None,
+            slices=line["slices"].as_py() if "slices" in line else 0,
+            thickness=line["thickness"].as_py() if "thickness" in line and np.isfinite(line["thickness"].as_py()) else None,
         )
+
+    @cached_property
+    def _affines(self) -> list[list[float]]:
+        return self._table["affine"].to_pylist() if "affine" in self._table.column_names else [[]] * len(self)
 
     @cached_property
     def _columns(self) -> dict[str, list[Any]]:
         names = ("view", "slice", "type", "frames", "times", "mask", "mask_frames", *NUMBERS[:4], *NUMBERS[5:7])
-        return {name: self._table[name].chunks for name in names}
+        place = [name for name in PLACE if name in self._table.column_names]
+        return {name: self._table[name].chunks for name in (*names, *place)}
 
 
 def _bytes(column: pa.LargeBinaryArray, place: int) -> UInt8[np.ndarray, "bytes"]:

@@ -123,3 +123,19 @@ def _scaled(frames: np.ndarray, config: ClipConfig) -> Float[Tensor, "channels t
         side = (config.size, config.size)
         values = functional.interpolate(values, side, mode="bilinear", antialias=True, align_corners=False)
     return values.expand(config.channels, -1, -1, -1)
+
+
+def restore(
+    values: Float[Tensor, "channels size size"], clip: Clip, centre: tuple[float, float], config: ClipConfig
+) -> Float[Tensor, "channels height width"]:
+    """The inverse of cutting and scaling, on the clip's own pixels (bilinear); 0 where the crop does not reach."""
+    height, width = clip.frames.shape[1:3]
+    top, left, tall, wide = crop_box(clip, centre, config)
+    scaled = functional.interpolate(values[None], (tall, wide), mode="bilinear", antialias=True, align_corners=False)[0]
+    out = values.new_zeros(len(values), height, width)
+    first_row, first_column = max(top, 0), max(left, 0)
+    last_row, last_column = min(top + tall, height), min(left + wide, width)
+    out[:, first_row:last_row, first_column:last_column] = scaled[
+        :, first_row - top : last_row - top, first_column - left : last_column - left
+    ]
+    return out

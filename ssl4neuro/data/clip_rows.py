@@ -58,7 +58,8 @@ class ClipFormat:
             for name in ("times", "mask", "mask_frames"):
                 if getattr(clip, name) is not None:
                     arrays[f"{name}{number}"] = getattr(clip, name)
-            lines.append({"view": clip.view, "slice": clip.slice, "spacing": clip.spacing})
+            place = {"affine": _flat(clip.affine), "slices": clip.slices, "thickness": clip.thickness}
+            lines.append({"view": clip.view, "slice": clip.slice, "spacing": clip.spacing, **place})
         nuisance = {key: value for key, value in rows.nuisance.items() if np.isfinite(value)}
         return arrays, {"clips": lines, "nuisance": nuisance}
 
@@ -68,7 +69,8 @@ class ClipFormat:
             Clip(
                 arrays[f"frames{n}"], line["view"], line["slice"], arrays.get(f"times{n}"),
                 None if line["spacing"] is None else (line["spacing"][0], line["spacing"][1]),
-                arrays.get(f"mask{n}"), arrays.get(f"mask_frames{n}"),
+                arrays.get(f"mask{n}"), arrays.get(f"mask_frames{n}"), affine_of(line["affine"]), line["slices"],
+                line["thickness"],
             )
             for n, line in enumerate(meta["clips"])
         ]  # fmt: skip
@@ -85,6 +87,7 @@ class ClipFormat:
         columns += [(n, pa.float32()) for n in ("interval", "spacing_row", "spacing_column", "centre_row", "centre_column")]
         columns += [("type", pa.string()), ("frames", pa.large_binary()), ("times", pa.list_(pa.float32()))]
         columns += [("mask", pa.large_binary()), ("mask_frames", pa.list_(pa.int32())), ("content", pa.string())]
+        columns += [("affine", pa.list_(pa.float64())), ("slices", pa.int32()), ("thickness", pa.float32())]
         return pa.schema(columns)
 
     def batch(self, scan: Scan, rows: ClipRows) -> pa.RecordBatch:
@@ -243,7 +246,19 @@ def _line(clip: Clip) -> dict[str, Any]:
         "times": [] if clip.times is None else clip.times.tolist(),
         "mask": b"" if clip.mask is None else clip.mask.tobytes(),
         "mask_frames": [] if clip.mask_frames is None else [int(n) for n in clip.mask_frames],
+        "affine": _flat(clip.affine),
+        "slices": clip.slices,
+        "thickness": float("nan") if clip.thickness is None else clip.thickness,
     }
+
+
+def affine_of(numbers: Sequence[float]) -> Float[np.ndarray, "4 4"] | None:
+    """The affine that 16 numbers stand for; None where there are none."""
+    return np.array(numbers, dtype=np.float64).reshape(4, 4) if len(numbers) else None
+
+
+def _flat(affine: Float[np.ndarray, "4 4"] | None) -> list[float]:
+    return [] if affine is None else [float(number) for number in affine.flat]
 
 
 def _range(values: list[float]) -> list[float] | None:

@@ -106,7 +106,7 @@ class _Order:
             yield batch.tolist()
 
 
-def load_batches(rows: CohortRows, batches: Callable[[], Iterator[np.ndarray]], workers: int = 0) -> Iterator[Batch]:
+def load_batches(rows: Dataset[Batch], batches: Callable[[], Iterator[np.ndarray]], workers: int = 0) -> Iterator[Batch]:
     """Batches in the given order. The number of workers changes nothing but the speed."""
     loader = DataLoader(
         rows,

@@ -17,7 +17,7 @@ class SplitConfig:
     validation: float = 0.15  # share of the rest that steers early stopping; never trained on
     by_site: bool = False  # keep every site on one side
     hold_sites: tuple[str, ...] = ()  # these sites are the hold-out; overrides `holdout`
-    stratify: str | None = None  # label column whose values are spread evenly over the hold-out, and used for nothing else
+    stratify: str | None = None  # label column spread evenly over hold-out and validation, and used for nothing else
     hold_subjects: tuple[str, ...] = ()  # these subjects are the hold-out, e.g. a published test set; overrides `holdout`
 
     def __post_init__(self) -> None:
@@ -71,7 +71,7 @@ def split_subjects(sites: Mapping[str, str], config: SplitConfig, seed: int, str
     else:
         held = _take(sites, config.holdout, config.by_site, seed, strata)
     rest = {s: site for s, site in sites.items() if s not in held}
-    validation = _take(rest, config.validation, config.by_site, seed)
+    validation = _take(rest, config.validation, config.by_site, seed, strata)
     train = sorted(set(rest) - validation)
     if len(train) < 2:
         raise UserError(
@@ -96,7 +96,7 @@ def crossfit_splits(
         chosen = set(order[fold::folds])
         held = {s for s, site in sites.items() if (site if config.by_site else s) in chosen}
         rest = {s: site for s, site in sites.items() if s not in held}
-        validation = _take(rest, config.validation, config.by_site, seed)
+        validation = _take(rest, config.validation, config.by_site, seed, strata)
         splits.append(Split(tuple(sorted(set(rest) - validation)), tuple(sorted(validation)), tuple(sorted(held))))
     return splits
 
@@ -109,13 +109,18 @@ def _take(
         return set()
     target = max(1, round(share * len(sites)))
     if not by_site:
-        return set(_spread(_shuffled(sorted(sites), seed), strata or {})[:target])
+        return set(ordered(sorted(sites), seed, strata)[:target])
     taken: set[str] = set()
     for site in _shuffled(sorted(set(sites.values())), seed):
         if len(taken) >= target:
             break
         taken |= {s for s, where in sites.items() if where == site}
     return taken
+
+
+def ordered(subjects: Sequence[str], seed: int, strata: Mapping[str, str] | None = None) -> list[str]:
+    """The subjects in the order of a hash, every beginning of which holds about the same share of each stratum."""
+    return _spread(_shuffled(subjects, seed), strata or {})
 
 
 def _spread(subjects: Sequence[str], strata: Mapping[str, str]) -> list[str]:

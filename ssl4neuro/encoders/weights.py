@@ -28,9 +28,9 @@ _wanted: ContextVar[bool] = ContextVar("public_weights_wanted", default=True)
 
 
 @contextlib.contextmanager
-def no_public_weights() -> Iterator[None]:
+def no_public_weights(unwanted: bool = True) -> Iterator[None]:
     """Encoders built inside ignore their option `weights`: a checkpoint brings its own, the public file may be elsewhere."""
-    token = _wanted.set(False)
+    token = _wanted.set(_wanted.get() and not unwanted)
     try:
         yield
     finally:

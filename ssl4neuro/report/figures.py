@@ -7,7 +7,7 @@ from typing import Any
 
 import matplotlib as mpl
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Canvas
 
@@ -114,6 +114,59 @@ def confusion(counts: Float[np.ndarray, "true predicted"], classes: Sequence[str
         axes.set_xlabel("predicted")
         axes.set_ylabel("true")
         return _svg(canvas)
+
+
+def agreement(mean: Float[np.ndarray, "n"], difference: Float[np.ndarray, "n"], lines: Mapping[str, float], unit: str) -> str:
+    """Differences over means of two measurements (Bland and Altman, Lancet 1986).
+
+    Args:
+        mean, difference: of predicted and true.
+        lines: what is drawn across, by its name; one called `bias` solid, the others, its limits, dashed.
+        unit: of all of them.
+    """
+    with mpl.rc_context(SETTINGS):
+        canvas = Canvas(figsize=(4.4, 2.9), layout="constrained")
+        axes = canvas.subplots()
+        axes.axhline(0, color="#222222", linewidth=0.8)
+        axes.plot(mean, difference, "o", color=OWN, markersize=4.5, alpha=0.7)
+        for name, value in lines.items():
+            axes.axhline(value, color=OTHER, linestyle="-" if name == "bias" else "--", linewidth=1.3)
+            where: dict[str, Any] = {"xycoords": ("axes fraction", "data"), "textcoords": "offset points", "xytext": (-2, 2)}
+            axes.annotate(
+                f"{name} {value:.2f}".replace("-", "−"), (1, value), ha="right", fontsize=7.5, color="#8f4522", **where
+            )
+        axes.set_xlabel(f"mean of predicted and reference [{unit}]")
+        axes.set_ylabel(f"predicted − reference [{unit}]")
+        axes.margins(x=0.06, y=0.18)
+        left, right = axes.get_xlim()
+        axes.set_xlim(left, right + 0.3 * (right - left))  # for the names of the lines
+        return _svg(canvas)
+
+
+def roc(series: Mapping[str, tuple[Float[np.ndarray, "_"], Bool[np.ndarray, "_"]]]) -> str:
+    """Sensitivity over the false alarms among negatives, for every threshold; `series` holds scores and who is positive."""
+    with mpl.rc_context(SETTINGS):
+        canvas = Canvas(figsize=(4.4, 3.3), layout="constrained")
+        axes = canvas.subplots()
+        axes.plot([0, 1], [0, 1], color=CHANCE, linestyle="--", linewidth=1, label="chance")
+        for i, (name, (score, positive)) in enumerate(series.items()):
+            x, y = roc_points(score, positive)
+            axes.plot(x, y, color=SERIES[i % len(SERIES)], linestyle=STYLES[i % len(STYLES)], linewidth=1.6, label=name)
+        axes.set_xlabel("1 − specificity")
+        axes.set_ylabel("sensitivity")
+        axes.set_xlim(-0.02, 1.02)
+        axes.set_ylim(-0.02, 1.02)
+        axes.legend(frameon=False, fontsize=7.5, loc="lower right")
+        return _svg(canvas)
+
+
+def roc_points(score: Float[np.ndarray, "n"], positive: Bool[np.ndarray, "n"]) -> Curve:
+    """Corners of a ROC curve from (0, 0) to (1, 1); equal scores move in one step."""
+    order = np.argsort(-score, kind="stable")
+    score, positive = score[order], positive[order]
+    last = np.append(np.flatnonzero(np.diff(score)), len(score) - 1)
+    found, alarms = np.cumsum(positive)[last], np.cumsum(~positive)[last]
+    return np.append(0.0, alarms / max(alarms[-1], 1)), np.append(0.0, found / max(found[-1], 1))
 
 
 def _thin(x: Float[np.ndarray, "n"], y: Float[np.ndarray, "n"]) -> Curve:

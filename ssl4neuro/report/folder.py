@@ -9,6 +9,8 @@ import pandas as pd
 from ssl4neuro.config import read_yaml
 from ssl4neuro.errors import UserError
 
+NAMES = ("model", "structure", "phase", "subject", "session", "run", "view", "why", "note", "file", "animation")
+
 
 def read_json(file: Path) -> dict[str, Any]:
     """The object in a JSON file; empty if there is no such file.
@@ -56,3 +58,19 @@ def saved_contract(run: Path) -> tuple[dict[str, Any], str]:
     best = read_json(run / "checkpoints" / "best.json").get("step")
     chosen = next((p for p in steps if best is not None and p.name == f"step-{best:08d}"), steps[-1])
     return read_json(chosen / "contract.json"), chosen.name
+
+
+def read_tsv(file: Path) -> pd.DataFrame:
+    """A tab-separated table, names as text and nothing where there is nothing; empty if there is no such file.
+
+    Raises:
+        UserError: the file is no table.
+    """
+    if not file.is_file():
+        return pd.DataFrame()
+    try:
+        table = pd.read_csv(file, sep="\t", dtype=dict.fromkeys(NAMES, str))
+    except (pd.errors.EmptyDataError, pd.errors.ParserError, UnicodeDecodeError, ValueError) as error:
+        told = str(error).splitlines()[0]
+        raise UserError(f"{file}: not a table ({told}); it was cut short or altered, restore it or delete it") from error
+    return table.fillna({name: "" for name in NAMES if name in table})

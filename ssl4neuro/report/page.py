@@ -1,5 +1,6 @@
 """What a report consists of; the same for runs and results, so that one template shows both."""
 
+import base64
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -25,16 +26,30 @@ class Table:
     note: str = ""
     emphasis: tuple[int, ...] = ()  # rows shown in bold: the user's own, among baselines
     exact: tuple[dict[str, Any], ...] = ()  # for the CSV file: rows with numbers that are not rounded
+    folded: bool = False  # long ones are opened by who wants them
 
 
 @dataclass(frozen=True)
 class Figure:
-    """An inline SVG with the text that stands for it where it cannot be seen."""
+    """An inline SVG, or a PNG or GIF, with the text that stands for it where it cannot be seen."""
 
     title: str
-    svg: str
+    svg: str = ""
     caption: str = ""
     wide: bool = False
+    picture: bytes = b""  # a PNG or GIF file, in the place of `svg`
+    alt: str = ""  # title and caption where it is empty
+
+    @property
+    def moving(self) -> bool:
+        """Whether it is an animation, which a reader must be able to stop."""
+        return self.picture.startswith(b"GIF")
+
+    @property
+    def source(self) -> str:
+        """The picture as a data URI: a page that is passed on takes its pictures along."""
+        kind = "gif" if self.moving else "png"
+        return f"data:image/{kind};base64,{base64.b64encode(self.picture).decode()}"
 
 
 @dataclass(frozen=True)
@@ -47,6 +62,8 @@ class Page:
     methods: str
     notices: list[Notice] = field(default_factory=list)
     figures: list[Figure] = field(default_factory=list)
+    gallery: list[Figure] = field(default_factory=list)  # cases
+    gallery_note: str = ""
     tables: list[Table] = field(default_factory=list)
     details: list[tuple[str, str]] = field(default_factory=list)  # heading and preformatted text, folded
 

@@ -15,12 +15,15 @@ from ssl4neuro.errors import UserError
 from ssl4neuro.report.page import Page, Table
 from ssl4neuro.report.results import results_page
 from ssl4neuro.report.run import run_page
+from ssl4neuro.report.segmentation import segmentation_page
+from ssl4neuro.report.segmentation_run import is_segmentation
 
 RUN_FILES = ("config.yaml", "log.jsonl", "summary.json")
 OTHERS = {"cohort.json": "a prepared cohort", "embeddings.json": "embeddings", "index.json": "an index"}
 LATEX = {
     "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
     "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "–": "--", "×": r"$\times$", "±": r"$\pm$", "√": r"$\surd$",
+    "\n": " ",
 }  # fmt: skip
 
 
@@ -28,7 +31,7 @@ def write_report(path: str | Path, out: str | Path | None = None) -> Path:
     """Write the page, and its tables as CSV and LaTeX beside it.
 
     Args:
-        path: run folder (`pretrain`), finished or not, or results folder (`probe`).
+        path: run folder (`pretrain`, `finetune`), finished or not, or results folder (`probe`, `finetune`).
         out: HTML file; `report.html` in the folder by default. An older report is replaced.
 
     Returns:
@@ -56,6 +59,8 @@ def write_report(path: str | Path, out: str | Path | None = None) -> Path:
 def _page(path: Path) -> Page:
     if not path.is_dir():
         raise UserError(f"{path}: no such folder; name a run or a results folder")
+    if is_segmentation(path):
+        return segmentation_page(path)
     if (path / "results.json").is_file():
         return results_page(path)
     if any((path / name).is_file() for name in RUN_FILES):
@@ -67,7 +72,7 @@ def _page(path: Path) -> Page:
         (f"this is {kind}" for name, kind in OTHERS.items() if (path / name).is_file()),
         "config.yaml and results.json are missing",
     )
-    raise UserError(f"{path}: neither a run nor a results folder ({what}); name what `pretrain` or `probe` wrote")
+    raise UserError(f"{path}: neither a run nor a results folder ({what}); name what `pretrain`, `finetune` or `probe` wrote")
 
 
 def to_html(page: Page, files: list[str]) -> str:

@@ -25,6 +25,7 @@ class Estimate:
     memory_gib: float  # peak on the GPU, or resident memory of this process on the CPU
     device: str
     runs: int = 1
+    detail: str = ""  # what else there is to know, e.g. operations of a head
 
     def __str__(self) -> str:
         seconds = self.steps * self.seconds_per_step * self.runs
@@ -32,6 +33,7 @@ class Estimate:
         return (
             f"{self.parameters:,} parameters; {times}{self.steps} steps × {self.seconds_per_step:.2f} s = about "
             f"{_duration(seconds)} (validation not counted); peak memory {self.memory_gib:.1f} GiB on {self.device}"
+            + (f"; {self.detail}" if self.detail else "")
         )
 
 
@@ -41,7 +43,7 @@ def estimate(task: Task, loop: LoopConfig, optimiser: OptimiserConfig, accelerat
     cuda = accelerator.device.type == "cuda"
     if cuda:
         torch.cuda.reset_peak_memory_stats()
-    total = loop.epochs * task.batches_per_epoch
+    total = loop.batches(task.batches_per_epoch, optimiser.accumulate)
     seconds, peak, timed = 0.0, 0, 0
     for i, stored in enumerate(task.batches(0, min(STEPS, max(total, 1)), 0)):
         if i == STEPS:

@@ -39,6 +39,7 @@ class LoopConfig:
     """How long and how a model is trained, and what is kept."""
 
     epochs: int = 100
+    steps: int | None = None  # so many weight updates, however many epochs they are; instead of `epochs`
     precision: Literal["no", "fp16", "bf16", "auto"] = "no"  # auto: the fastest of a few timed steps, memory layout included
     compile: bool = False  # torch.compile the encoders: slower start, faster steps on a GPU
     ema: float | None = None  # decay of an exponential moving average of the weights, which is then what is saved and used
@@ -49,9 +50,14 @@ class LoopConfig:
     log_every: int = 10  # steps
     trackers: tuple[str, ...] = ()  # of Accelerate, e.g. tensorboard; log.jsonl is always written
 
+    def batches(self, per_epoch: int, accumulate: int) -> int:
+        """Of the whole run: whole updates only."""
+        wanted = self.epochs * per_epoch if self.steps is None else self.steps * accumulate
+        return wanted // accumulate * accumulate
+
     def __post_init__(self) -> None:
-        if self.epochs < 1 or self.keep < 1 or self.log_every < 1:
-            raise ValueError("loop: epochs, keep and log_every must be at least 1")
+        if self.epochs < 1 or self.keep < 1 or self.log_every < 1 or (self.steps is not None and self.steps < 1):
+            raise ValueError("loop: epochs, steps, keep and log_every must be at least 1")
         if self.ema is not None and not 0 < self.ema < 1:
             raise ValueError("loop.ema is a decay between 0 and 1, e.g. 0.999")
 
@@ -100,7 +106,7 @@ class Loop:
         self.model, self.optimiser = accelerator.prepare(task.model, build_optimiser(task.model, optimiser))
         self.ema = AveragedModel(self.bare, multi_avg_fn=get_ema_multi_avg_fn(config.ema)) if config.ema else None
         self.done = Progressed()
-        self.total = config.epochs * task.batches_per_epoch // optimiser.accumulate * optimiser.accumulate
+        self.total = config.batches(task.batches_per_epoch, optimiser.accumulate)
         if self.total == 0:
             raise UserError("optimiser.accumulate is larger than the number of batches; lower it or train for more epochs")
         self.alarms: list[str] = []
@@ -157,7 +163,7 @@ class Loop:
         accumulate = self.optimiser_config.accumulate
         stored = self.task.batches(self.done.batch, self.total, self.config.workers)
         main = self.accelerator.is_main_process
-        with self.stop, progress("pretraining", self.steps, "step", show=main) as bar:
+        with self.stop, progress("training", self.steps, "step", show=main) as bar:
             bar.done = self.step
             while self.done.batch < self.total and not self.done.stopped:
                 mark = time.monotonic()

@@ -19,7 +19,7 @@ class MonitorConfig:
     """What steers early stopping and the choice of the best checkpoint."""
 
     every: int = 1  # epochs between validations
-    signal: Literal["loss", "retrieval", "knn"] = "loss"  # on validation subjects; `knn` needs `label`
+    signal: Literal["loss", "retrieval", "knn", "dice"] = "loss"  # on validation subjects; `knn` needs `label`; `dice`: heads
     label: str | None = None  # label column of the online kNN probe
     patience: int | None = 20  # validations without improvement before stopping; null never stops early
     min_delta: float = 0.0

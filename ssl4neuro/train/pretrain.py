@@ -2,7 +2,6 @@
 
 import sys
 from collections.abc import Iterator, Mapping
-from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -22,8 +21,6 @@ from ssl4neuro.data.splits import Split, SplitConfig, crossfit_splits, split_sub
 from ssl4neuro.data.views import make_views, to_device
 from ssl4neuro.encoders.weights import no_public_weights
 from ssl4neuro.errors import UserError
-from ssl4neuro.geometry import pack_mask
-from ssl4neuro.manifest import Manifest
 from ssl4neuro.model import FusionConfig, ModalityConfig, Model, ModelConfig
 from ssl4neuro.registry import Component
 from ssl4neuro.train.estimate import Estimate, estimate
@@ -31,7 +28,7 @@ from ssl4neuro.train.interruption import Interrupted
 from ssl4neuro.train.loop import Loop, LoopConfig, make_accelerator, mix
 from ssl4neuro.train.monitors import MonitorConfig, collapse_alarms
 from ssl4neuro.train.optimiser import OptimiserConfig
-from ssl4neuro.train.run import Run, environment
+from ssl4neuro.train.run import Run, contract_of, environment, manifest_of, strata
 from ssl4neuro.train.validation import Validation
 from ssl4neuro.train.warmup import Choice, choose, laid_out, measure, this_process
 from ssl4neuro.types import Batch
@@ -78,7 +75,7 @@ class PretrainTask:
     def __init__(self, config: PretrainConfig, cohort: Cohort, split: Split, accelerator: Accelerator | PartialState) -> None:
         self.config, self.cohort, self.accelerator = config, cohort, accelerator
         torch.manual_seed(mix(config.seed, 0x4D4F4445))
-        with no_public_weights() if config.resume else nullcontext():
+        with no_public_weights(config.resume):
             self.model = Model(config.model)
         targets, self.label_names = self._targets()
         self.model.set_levels(self.label_names)
@@ -174,7 +171,7 @@ def pretrain(config: PretrainConfig) -> Path | Estimate:
     if len(sites) < 2:
         raise UserError(f"{config.data}: one subject only; contrastive learning compares subjects, so prepare at least 3")
     if config.crossfit:
-        splits = crossfit_splits(sites, config.crossfit, config.split, config.seed, _strata(cohort, config.split))
+        splits = crossfit_splits(sites, config.crossfit, config.split, config.seed, strata(cohort, config.split))
         for fold, split in enumerate(splits):
             fold_config = replace(config, out=str(Path(config.out) / f"fold-{fold}"), crossfit=0)
             if config.resume and (Path(fold_config.out) / "summary.json").is_file():
@@ -184,15 +181,7 @@ def pretrain(config: PretrainConfig) -> Path | Estimate:
             if isinstance(found, Estimate):
                 return replace(found, runs=config.crossfit)
         return Path(config.out)
-    return _pretrain_one(config, cohort, split_subjects(sites, config.split, config.seed, _strata(cohort, config.split)))
-
-
-def _strata(cohort: Cohort, split: SplitConfig) -> dict[str, str]:
-    """Value of the column to stratify by, of each subject; the first one where it varies between scans."""
-    if split.stratify is None:
-        return {}
-    values = cohort.labels(split.stratify)
-    return dict(reversed([(s, str(v)) for s, v in zip(cohort.index["subject"], values, strict=True)]))
+    return _pretrain_one(config, cohort, split_subjects(sites, config.split, config.seed, strata(cohort, config.split)))
 
 
 def _pretrain_one(config: PretrainConfig, cohort: Cohort, split: Split) -> Path | Estimate:
@@ -214,7 +203,7 @@ def _pretrain_one(config: PretrainConfig, cohort: Cohort, split: Split) -> Path 
     loop = Loop(
         task, config.loop, config.optimiser, config.monitor,
         accelerator=accelerator, seed=config.seed, run=run,
-        contract=_contract(cohort, task.model, config.clip), manifest=_manifest(cohort, split),
+        contract=contract_of(cohort, task.model.modalities, config.clip), manifest=manifest_of(cohort, split),
         record={"model": to_mapping(config.model), "seed": config.seed, "cohort": cohort.name, "split": split.to_json()},
     )  # fmt: skip
     if config.resume:
@@ -269,36 +258,9 @@ def _with(config: PretrainConfig, precision: str, channels_last: bool) -> Pretra
 
 
 def _same_run(run: Run, config: PretrainConfig) -> None:
-    """Refuse to resume with other settings: the result would be neither run."""
-    saved = from_mapping(PretrainConfig, run.saved_config(), str(run.path / "config.yaml")).identity()
-    for path, old, new in _changes(saved, config.identity()):
-        raise UserError(f"{run.path}: cannot resume, {path} was {old!r} and is {new!r} now; use the old value or another --out")
-
-
-def _changes(old: Any, new: Any, path: str = "") -> Iterator[tuple[str, Any, Any]]:
-    if isinstance(old, dict) and isinstance(new, dict):
-        for key in sorted({*old, *new}):
-            yield from _changes(old.get(key), new.get(key), f"{path}.{key}" if path else key)
-    elif old != new:
-        yield path, old, new
-
-
-def _contract(cohort: Cohort, model: Model, clip: ClipConfig) -> dict[str, Any]:
-    """The cohort's own, for the modalities the model sees, with what is done at load: the mask, and how clips are cut."""
-    found = {m: dict(cohort.info["contract"][m]) for m in model.modalities if m in cohort.info["contract"]}
-    if "map" in found and cohort.mask is not None:
-        found["map"]["mask"] = pack_mask(cohort.mask)
-    if cohort.kind == "clips":
-        found = {modality: {**entry, "loading": to_mapping(clip)} for modality, entry in found.items()}
-    return found
-
-
-def _manifest(cohort: Cohort, split: Split) -> Manifest:
-    """Subjects whose data shaped the weights: those trained on, and those that chose the best checkpoint."""
-    seen = [*split.train, *split.validation]
-    hashes = cohort.content_hashes()
-    contents = {content for subject in seen for content in hashes.get(subject, ())}
-    return Manifest.of(cohort.name, seen, contents)
+    run.refuse_changes(
+        from_mapping(PretrainConfig, run.saved_config(), str(run.path / "config.yaml")).identity(), config.identity()
+    )
 
 
 __all__ = ["Interrupted", "PretrainConfig", "PretrainTask", "pretrain"]

@@ -15,7 +15,7 @@ from ssl4neuro.data.readers.clip_checks import counted, fault, regular_times, wi
 from ssl4neuro.data.readers.dicom_fields import DicomProblem, guarded, text
 from ssl4neuro.data.readers.dicom_frames import decoded_frames
 from ssl4neuro.data.readers.dicom_headers import DicomImage, image_header, read_dataset
-from ssl4neuro.data.readers.dicom_series import Course, Stack, sort_stack, stacks_of
+from ssl4neuro.data.readers.dicom_series import Course, Stack, sort_stack, stack_affine, stacks_of
 from ssl4neuro.errors import UserError
 
 DIRECTORY = re.compile(rb"1\.2\.840\.10008\.1\.3\.10(?![.\d])")  # what a DICOMDIR says it is
@@ -155,13 +155,14 @@ def _read_stack(
         rows.left_out.append(f"series {stack.number}: {error.what}")
         return
     rows.left_out += stack.left_out
-    name = stack.images[0].view or view or ""
+    name, affine = stack.images[0].view or view or "", stack_affine(stack)
+    thickness = None if affine is None else float(np.linalg.norm(affine[:3, 2]))
     for course, array in zip(stack.courses, arrays, strict=True):
         times = course.times
         if times is None and len(array) > 1:
             times = regular_times(len(array), interval)
         label = f"series {stack.number}" + (f", slice {course.slice}" if course.slice >= 0 else "")
-        clip = Clip(array, name, course.slice, times, course.frames[0].spacing)
+        clip = Clip(array, name, course.slice, times, course.frames[0].spacing, affine=affine, thickness=thickness)
         problem = fault(clip)
         if problem and not skip_bad:
             raise DicomProblem(course.frames[0].file, f"{label} {problem}; leave it out with --skip-bad")

@@ -14,6 +14,7 @@ from ssl4neuro.data.readers.dicom_headers import STATIC, DicomImage, Frame
 SAME_PLACE = 0.01  # mm along the normal
 SAME_DIRECTION = 0.01  # largest difference of direction cosines within a stack
 GAP = 1.5  # times the typical distance
+EVEN = 0.1  # mm, how far slices may lie from where equal steps would put them
 
 
 @dataclass(frozen=True)
@@ -100,6 +101,29 @@ def sort_stack(stack: Stack, skip_bad: bool) -> None:
         raise DicomProblem(first.file, f"series {stack.number}: {problems[0]}{more}; complete the export or use --skip-bad")
     stack.left_out += [f"series {stack.number}: {problem}; left out" for problem in problems]
     stack.left_out += _notes(stack)
+
+
+def stack_affine(stack: Stack) -> Float[np.ndarray, "4 4"] | None:
+    """From (column, row, slice number, 1) to mm, RAS like NIfTI's (DICOM's own axes are LPS); of a sorted stack.
+
+    None where the headers do not say, for a single slice, whose distance to the next is unknown, and for uneven steps.
+    """
+    frames = [course.frames[0] for course in stack.courses]
+    first = frames[0] if frames else None
+    if first is None or len(frames) < 2 or first.orientation is None or first.spacing is None:
+        return None
+    if any(frame.position is None for frame in frames):
+        return None
+    places, numbers = np.array([frame.position for frame in frames]), np.array([[course.slice] for course in stack.courses])
+    step = (places[-1] - places[0]) / (numbers[-1] - numbers[0])
+    start = places[0] - numbers[0] * step
+    if np.abs(places - start - numbers * step).max() > EVEN:
+        return None
+    affine = np.eye(4)
+    affine[:3, 0] = np.array(first.orientation[:3]) * first.spacing[1]
+    affine[:3, 1] = np.array(first.orientation[3:]) * first.spacing[0]
+    affine[:3, 2], affine[:3, 3] = step, start
+    return np.diag([-1.0, -1.0, 1.0, 1.0]) @ affine
 
 
 def _in_time(frames: Sequence[Frame]) -> tuple[list[Frame], Float[np.ndarray, "time"] | None]:

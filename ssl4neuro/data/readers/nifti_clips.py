@@ -33,6 +33,8 @@ class Stack:
     frames: Shaped[np.ndarray, "slices time height width"]
     spacing: tuple[float, float] | None  # mm between rows, between columns
     interval: float | None  # s between frames
+    affine: Float[np.ndarray, "4 4"] | None = None  # see `Clip`; None where the third axis is time
+    thickness: float | None = None  # mm from slice to slice
 
     def clip(
         self,
@@ -52,6 +54,9 @@ class Stack:
             spacing=self.spacing,
             mask=None if masks is None else np.ascontiguousarray(masks[number]),
             mask_frames=None if labelled is None else np.asarray(labelled, dtype=np.int64),
+            affine=self.affine,
+            slices=len(self.frames),
+            thickness=self.thickness,
         )
 
 
@@ -81,7 +86,9 @@ def read_stack(path: Path, *, last_is_time: bool = False, image: SpatialImage | 
     values = _values(image, path)
     if values.ndim == 3:
         values = values[:, :, None, :] if last_is_time else values[..., None]
-    return Stack(Path(path), values.transpose(2, 3, 1, 0), header_spacing(image), header_interval(image))
+    affine, thickness = (None, None) if last_is_time else (header_affine(image), header_thickness(image))
+    frames = values.transpose(2, 3, 1, 0)
+    return Stack(Path(path), frames, header_spacing(image), header_interval(image), affine, thickness)
 
 
 def read_masks(path: Path) -> UInt8[np.ndarray, "slices labelled height width"]:
@@ -110,6 +117,20 @@ def header_spacing(image: SpatialImage) -> tuple[float, float] | None:
         return None
     rows, columns = (known(size * _TO_MM.get(unit, 1.0), *SPACING_RANGE) for size in (dy, dx))
     return None if rows is None or columns is None else (rows, columns)
+
+
+def header_thickness(image: SpatialImage) -> float | None:
+    """Distance of slices, mm; None where it cannot be true. Exactly 1 is what a header holds that was never told."""
+    size, unit = float(image.header.get_zooms()[2]), _units(image)[0]
+    return None if size == 1.0 and unit not in _TO_MM else known(size * _TO_MM.get(unit, 1.0), *SPACING_RANGE)
+
+
+def header_affine(image: SpatialImage) -> Float[np.ndarray, "4 4"] | None:
+    """From voxel (x, y, z, 1), which is column, row and slice, to mm; None where it is no grid."""
+    if image.affine is None or not np.isfinite(image.affine).all() or np.linalg.det(image.affine) == 0:
+        return None
+    scale = _TO_MM.get(_units(image)[0], 1.0)
+    return np.diag([scale, scale, scale, 1.0]) @ np.asarray(image.affine, dtype=np.float64)
 
 
 def header_interval(image: SpatialImage) -> float | None:

@@ -1,0 +1,67 @@
+"""Ablations: the variants that a recipe lists, each trained and tested like the recipe itself, in one table.
+
+ablations:
+  components:                     # a table
+    static: {head.motion: false}  # a row: keys of the recipe that differ
+"""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from ssl4neuro.config import from_mapping, to_mapping
+from ssl4neuro.errors import UserError
+from ssl4neuro.evaluate.segmentation import summarise
+from ssl4neuro.evaluate.segmentation_results import read_scans, write_segmentation_results
+from ssl4neuro.registry import suggest
+from ssl4neuro.train.finetune import finetune
+from ssl4neuro.train.finetune_config import FinetuneConfig
+from ssl4neuro.train.finetune_results import RESULTS
+
+
+def ablate(config: FinetuneConfig, only: str | None = None) -> Path:
+    """Train the recipe and its variants, and pool their tests into `OUT/results`. Run again, it continues.
+
+    Args:
+        config: recipe with `ablations`; `out` is the folder of all variants.
+        only: one table instead of all.
+
+    Raises:
+        UserError: the recipe lists none, an unknown table, or a key that a recipe does not have.
+    """
+    if not config.ablations:
+        raise UserError("ablate: the recipe lists no ablations; add e.g. ablations: {parts: {no motion: {head.motion: false}}}")
+    if only is not None and only not in config.ablations:
+        raise UserError(f"--only {only}: no such table of ablations{suggest(only, config.ablations)}")
+    tables = {name: rows for name, rows in config.ablations.items() if only in (None, name)}
+    variants = {
+        f"{table}: {row}": variant(config, table, row, keys) for table, rows in tables.items() for row, keys in rows.items()
+    }
+    variants = {config.head.name: replace(config, ablations={}, out=str(Path(config.out) / "full")), **variants}
+    scans = []
+    for number, (name, recipe) in enumerate(variants.items()):
+        started = Path(recipe.out).exists()
+        found = finetune(replace(recipe, resume=started, baselines=config.baselines and number == 0))
+        table = read_scans(Path(str(found)) / RESULTS)
+        scans.append(table.assign(model=table["model"].where(table["baseline"], name)))
+    pooled = pd.concat(scans, ignore_index=True)
+    rows = summarise(pooled, lesion=config.lesion, seed=config.seed)
+    settings = {"recipe": to_mapping(config), "variants": {name: Path(recipe.out).name for name, recipe in variants.items()}}
+    write_segmentation_results(Path(config.out) / RESULTS, pooled, rows, record={"settings": settings, "notes": []})
+    return Path(config.out)
+
+
+def variant(config: FinetuneConfig, table: str, row: str, keys: Mapping[str, Any]) -> FinetuneConfig:
+    """The recipe with some keys changed, in a folder of its own."""
+    mapping = to_mapping(replace(config, ablations={}))
+    for key, value in keys.items():
+        *parents, last = key.split(".")
+        inner = mapping
+        for parent in parents:
+            inner = inner[parent] if isinstance(inner.get(parent), dict) else inner.setdefault(parent, {})
+        inner[last] = value
+    folder = "".join(c if c.isalnum() else "-" for c in f"{table}-{row}").strip("-")
+    return from_mapping(FinetuneConfig, {**mapping, "out": str(Path(config.out) / folder)}, f"ablations.{table}.{row}")
