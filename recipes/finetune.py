@@ -1,4 +1,4 @@
-"""Fine-tune a head: accelerate launch recipes/finetune.py RECIPE --data COHORT --out RUN [--init PRETRAINED] [--any.field value].
+"""Fine-tune a head: accelerate launch recipes/finetune.py RECIPE --data COHORT --out RUN [--init PRETRAINED].
 
 RECIPE is a YAML file or the name of a shipped one (`ssl4neuro recipes list`).
 """

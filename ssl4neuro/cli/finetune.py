@@ -39,10 +39,14 @@ def ablate_command(words: list[str]) -> int:
     from ssl4neuro.train.finetune import Interrupted
     from ssl4neuro.train.finetune_results import render_results
 
-    only = [words.pop(at + 1) for at in [words.index("--only")] if words.pop(at)] if "--only" in words[:-1] else []
+    only = None
+    if "--only" in words[:-1]:
+        at = words.index("--only")
+        only = words[at + 1]
+        del words[at : at + 2]
     config = _read(words)
     try:
-        found = ablate(config, only[0] if only else None)
+        found = ablate(config, only)
         print(f"{render_results(found)}\n\n{found}")
     except Interrupted as stop:
         print(f"{stop}; continue with the same command and --resume", file=sys.stderr)

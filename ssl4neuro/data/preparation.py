@@ -20,7 +20,7 @@ from ssl4neuro.data.tables import read_participants, read_sessions, site_of
 from ssl4neuro.errors import UserError
 from ssl4neuro.progress import progress
 
-REVISION = 1  # to be raised when the same sources would give other rows
+REVISION = 2  # to be raised when the same sources would give other rows
 
 
 @dataclass(frozen=True)

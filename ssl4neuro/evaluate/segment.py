@@ -77,7 +77,6 @@ def _load(run: Path, which: Literal["best", "last"], device: str | torch.device)
     return Segmenter(model.to(device).eval(), saved, after)
 
 
-@torch.no_grad()
 def segment(
     models: Sequence[SegmentationModel],
     cohort: ClipCohort,
@@ -114,6 +113,7 @@ def segment(
             yield Picture(row, int(frames[sample]), own[:-1].numpy(), own[-1].numpy())
 
 
+@torch.no_grad()
 def average(
     models: Sequence[SegmentationModel],
     x: Float[Tensor, "batch channels time size size"],

@@ -98,7 +98,9 @@ def class_means(
 ) -> Float[Tensor, "batch classes channels height width"]:
     """R_i = AvgPool(M_i F) / AvgPool(M_i) (equation 4): the mean feature of class i around each pixel."""
     weighted = masks[:, :, None] * features[:, None]
-    return _local_sum(weighted, pool) / (_local_sum(masks, pool) + FLOOR)[:, :, None]
+    mass = _local_sum(masks, pool)
+    floor = max(FLOOR, torch.finfo(mass.dtype).tiny)  # 1e-8 is 0 in half precision
+    return _local_sum(weighted, pool) / (mass + floor)[:, :, None]
 
 
 def _local_sum(x: Float[Tensor, "*maps height width"], pool: int) -> Float[Tensor, "*maps height width"]:

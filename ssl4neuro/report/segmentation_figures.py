@@ -57,9 +57,11 @@ def _overlap(run: SegmentationRun) -> list[Figure]:
     shown = [{**row, "name": row["model"], "metric": place(row)} for row in ordered]
     panels = list(dict.fromkeys(place(row) for row in sorted(rows, key=lambda row: run.structures.index(row["structure"]))))
     told = "; ".join(f"{row['model']}, {place(row)}: {number(row['value'], 2)} ({interval(row)})" for row in ordered)
+    sizes = {place(row): size(row) for row in reversed(ordered)}
+    counted = "; ".join(f"{panel}: {sizes[panel]}" for panel in panels)
     caption = (
         "Mean Dice of the scans that show the structure, with 95 % interval over patients; circles: trained here, squares: "
-        f"baselines. {size(ordered[0])[:1].upper()}{size(ordered[0])[1:]}."
+        f"baselines. {counted}."
     )
     parts = [panels[i : i + 3] for i in range(0, len(panels), 3)]  # more of them side by side could not be read
     return [

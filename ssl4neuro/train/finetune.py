@@ -56,16 +56,18 @@ def finetune(config: FinetuneConfig) -> Path | Estimate:
         UserError: whatever the user can put right.
         Interrupted: stopped by Ctrl-C or SIGTERM, after saving.
     """
-    cohort, frames = _labelled(config)
     out = Path(config.out)
-    if not config.resume and not config.estimate and out.exists() and any(out.iterdir()):
+    if config.out and not config.resume and not config.estimate and out.exists() and any(out.iterdir()):
         raise UserError(f"{out}: holds a run already; add --resume to continue it, or name another --out")
+    cohort, frames = _labelled(config)
     trainings, stamp = _trainings(config, cohort, frames)
     alone = len(trainings) == 1
     for training in trainings:
-        if config.resume and (training.folder / SCANS).is_file():
-            continue
         resume = config.resume and (training.folder / "config.yaml").is_file()
+        if resume:
+            _refuse_changes(Run(training.folder), config)
+        if resume and (training.folder / SCANS).is_file():
+            continue
         found = _train_one(replace(config, resume=resume), training, cohort, frames)
         if found is not None:
             return replace(found, runs=len(trainings))
@@ -161,9 +163,6 @@ def _train_one(config: FinetuneConfig, training: Training, cohort: ClipCohort, f
     if config.estimate:
         return replace(estimate(task, config.loop, config.optimiser, accelerator), detail=_cost(task, config))
     run = Run(training.folder, writes=accelerator.is_main_process)
-    if config.resume:
-        saved = from_mapping(FinetuneConfig, run.saved_config(), str(run.path / "config.yaml"))
-        run.refuse_changes(saved.identity(), config.identity())
     loop = Loop(
         task, config.loop, config.optimiser, config.monitor,
         accelerator=accelerator, seed=config.seed, run=run,
@@ -182,6 +181,11 @@ def _train_one(config: FinetuneConfig, training: Training, cohort: ClipCohort, f
         _test_one(config, training, cohort, frames, accelerator.device)
     accelerator.wait_for_everyone()
     return None
+
+
+def _refuse_changes(run: Run, config: FinetuneConfig) -> None:
+    saved = from_mapping(FinetuneConfig, run.saved_config(), str(run.path / "config.yaml"))
+    run.refuse_changes(saved.identity(), config.identity())
 
 
 def _record(

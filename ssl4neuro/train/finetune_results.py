@@ -68,7 +68,7 @@ def draw_overlays(
     """At most so many test cases as PNG, failures first, and the first of each kind as animated GIF, with index.tsv."""
     out.mkdir(parents=True, exist_ok=True)
     structure = segmentation.lesion or next(iter(segmentation.codes))
-    order = failures_first(scans, structure).head(most)
+    order = failures_first(scans, structure, most=most)
     lines: list[dict[str, Any]] = []
     animated: set[str] = set()
     for number, row in enumerate(order.to_dict("records"), start=1):
@@ -105,7 +105,7 @@ def _case(cohort: ClipCohort, segmentation: SegmentationConfig, row: Mapping[Any
     overlap = "no reference lesion" if not np.isfinite(row["dice"]) else f"{row['structure']} Dice {row['dice']:.2f}"
     name = " ".join(part for part in (row["subject"], row["session"], row["phase"]) if part)
     return Case(
-        title=f"{name}, slice {int(row['slice']) + 1}: {row['why']}",
+        title=f"{name}, slice {int(row['slice'])}: {row['why']}",
         frames=clip.frames,
         frame=frame,
         predicted=masks[f"predicted/{key}"],

@@ -228,6 +228,27 @@ def test_models_of_folds_are_averaged(cohort: ClipCohort, tmp_path: Path) -> Non
     assert line["score"] < 0.6, "one of two models sees the scar"
 
 
+def test_a_network_that_sees_a_crop(cohort: ClipCohort, tmp_path: Path) -> None:
+    """Random weights: outside what the head sees all is background, and the values are the cohort's own."""
+    torch.manual_seed(3)
+    config = SegmentationConfig(Component("unet", {"preset": "tiny"}), {"myocardium": 2, "mvo": 4}, lesion="mvo", frames=4)
+    loading = to_mapping(ClipConfig(frames=4, size=32, crop="centre", extent=0.5))
+    run = save_run(
+        tmp_path / "run", cohort, contract={"cine": {**cohort.info["contract"]["cine"], "loading": loading}},
+        config={"segmentation": to_mapping(config), "postprocess": to_mapping(PostprocessConfig())},
+        model=SegmentationModel(config).state_dict(),
+    )  # fmt: skip
+    predict(run, cohort.path, tmp_path / "out", frames="first", overlays=False)
+    for number in (1, 2, 3):
+        mask = np.asarray(nib.load(tmp_path / "out" / f"patient00{number}_view-sax_mask.nii.gz").dataobj)
+        assert mask.shape == SHAPE[:3]
+        assert set(np.unique(mask)) <= {0, 2, 4}
+        inside = np.zeros(SHAPE[:3], dtype=bool)
+        inside[3:9, 2:8] = True  # 6 of 12 columns and of 10 rows
+        assert mask[inside].any()
+        assert not mask[~inside].any()
+
+
 def test_areas_of_unknown_spacing_are_pixels(cohort: ClipCohort, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     truths = write_source(tmp_path / "source", 2)
     told = pd.DataFrame({"participant_id": ["patient001", "patient002"], "spacing_known": ["true", "false"]})

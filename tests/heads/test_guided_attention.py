@@ -99,7 +99,9 @@ def test_without_positions_queries_may_be_permuted_and_keys_too():
     torch.testing.assert_close(layer(permuted(clip, order), motion, valid), permuted(out, order), atol=1e-5, rtol=1e-5)
     torch.testing.assert_close(layer(clip, permuted(motion, order), valid), out, atol=1e-5, rtol=1e-5)
     placed = plain(norms=True)
-    assert not torch.allclose(placed(clip, permuted(motion, order), valid), placed(clip, motion, valid), atol=1e-3)
+    out = placed(clip, motion, valid)
+    assert not torch.allclose(placed(clip, permuted(motion, order), valid), out, atol=1e-3)
+    assert not torch.allclose(placed(permuted(clip, order), motion, valid), permuted(out, order), atol=1e-3)
 
 
 def test_with_norms_it_starts_at_zero():

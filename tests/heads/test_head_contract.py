@@ -159,10 +159,11 @@ def test_gradient_reaches_every_parameter(case):
 
 
 @every
-def test_bfloat16_autocast(case):
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_autocast(case, dtype):
     head, x = make(case), clips()
     expected = head(x).logits
-    with torch.autocast("cpu", torch.bfloat16):
+    with torch.autocast("cpu", dtype):
         out = head(x)
         loss = SegmentationLoss(CLASSES)(out, torch.randint(CLASSES, (2, 64, 64)))["loss"]
     assert all(part.dtype == torch.float32 and part.isfinite().all() for part in out if part is not None)

@@ -67,11 +67,12 @@ def test_a_constant_mask_gives_the_local_mean_of_the_features():
     torch.testing.assert_close(out[0, 1, :, 5, 5], features[0, :, 3:8, 3:8].mean((1, 2)))
 
 
-def test_a_class_that_is_nowhere_has_finite_means():
-    masks = torch.zeros(1, 2, 8, 8)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_a_class_that_is_nowhere_has_finite_means(dtype):
+    masks = torch.zeros(1, 2, 8, 8, dtype=dtype)
     masks[:, 0] = 1
     masks.requires_grad_()
-    out = class_means(masks, torch.randn(1, 3, 8, 8), 3)
+    out = class_means(masks, torch.randn(1, 3, 8, 8, dtype=dtype), 3)
     out.square().sum().backward()
     assert not out[:, 1].any()
     assert masks.grad.isfinite().all()

@@ -127,6 +127,18 @@ def test_combinations_of_options(temporal, share, window, source):
     assert out.logits.isfinite().all()
 
 
+@pytest.mark.parametrize("source", ["z", "f"])
+def test_the_map_that_refinement_compares(source):
+    head, x, seen = net(refine_source=source), clips(), []
+    head.refinement.register_forward_pre_hook(lambda _, args: seen.append(args[1]))
+    head(x)
+    cine, motion = (head.encoders[name](part).levels[0] for name, part in (("cine", x), ("motion", residual(of(x)).x)))
+    expected = cine.mean(1)
+    if source == "z":
+        expected = expected + head.fusions[0](expected, motion, of(x).valid)
+    torch.testing.assert_close(seen[0], expected)
+
+
 def test_attention_pooling_takes_any_number_of_frames():
     head = net(temporal="attn_pool")
     for frames in (1, 3, 8):

@@ -233,6 +233,7 @@ def test_pictures_come_along_failures_first_and_can_be_heard(page: Page) -> None
     assert all(len(alt) > 30 for alt in page.alts)
     assert len(page.alts) == page.tags.count("svg") + page.tags.count("img")
     assert any("sub-06, slice 0, frame 0" in alt for alt in page.alts)
+    assert "MVO: 18 scans of 6 patients; myocardium: 36 scans of 12 patients" in page.text
     assert len(page.source) < 6_000_000
 
 

@@ -27,7 +27,7 @@ from ssl4neuro.train.pretrain import PretrainConfig, pretrain
 
 SMALL = [
     *("--clip.size", "32", "--loop.epochs", "2", "--loop.steps", "3", "--loop.checkpoint_steps", "1"),
-    *("--overlays", "2", "--folds", "0", "--split.validation", "0.3"),
+    *("--overlays", "0", "--baselines", "false", "--folds", "0", "--split.validation", "0.3"),
 ]
 RECIPES = tuple(recipe.stem for recipe in recipes() if finetuning(recipe))
 
@@ -86,7 +86,18 @@ def scans_of(run: Path) -> pd.DataFrame:
 
 @pytest.fixture(scope="module")
 def finished(cohort: Cohort, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return Path(str(finetune(config("mvo", cohort, tmp_path_factory.mktemp("finetuned") / "run", *lesions()))))
+    return Path(
+        str(
+            finetune(
+                config(
+                    "mvo",
+                    cohort,
+                    tmp_path_factory.mktemp("finetuned") / "run",
+                    *lesions("--overlays", "2", "--baselines", "true"),
+                )
+            )
+        )
+    )
 
 
 def test_a_run_leaves_results_pictures_and_a_checkpoint_that_knows_its_classes(finished: Path, cohort: Cohort) -> None:
@@ -238,7 +249,7 @@ def test_ablations_end_in_one_table_and_compare_tests_two_runs(
     cohort: Cohort, finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     words = ["--data", str(cohort.path), "--out", str(tmp_path / "ab"), *SMALL, *lesions(), "--only", "controls"]
-    assert main(["ablate", "mvo", *words, "--loop.steps", "1", "--overlays", "0"]) == 0
+    assert main(["ablate", "mvo", *words, "--loop.steps", "1"]) == 0
     models = set(pd.read_csv(tmp_path / "ab" / "results" / "scans.tsv", sep="\t")["model"])
     assert {"mvo", "controls: motion off", "controls: first frame repeated, no residuals"} <= models
     other = Path(str(finetune(config("mvo", cohort, tmp_path / "other", *lesions("--seed", "0", "--head.refine", "false")))))
