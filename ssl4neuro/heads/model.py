@@ -96,9 +96,10 @@ class SegmentationModel(nn.Module):
         self.register_buffer("lookup", lookup, persistent=False)
 
     def freeze(self, frozen: bool) -> None:
-        """Whether the encoders stay as they are; frozen ones cost no backward pass."""
+        """Whether the encoders stay as they are, batch statistics included; frozen ones cost no backward pass."""
         for encoder in self.encoders.values():
             encoder.requires_grad_(not frozen)
+            encoder.train(self.training and not frozen)
 
     def encoder_parameters(self) -> set[int]:
         """Identities of the encoders' parameters, which may learn at a rate of their own."""

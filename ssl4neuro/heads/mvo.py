@@ -67,7 +67,8 @@ class SpatioTemporalSegNet(nn.Module):
         refine_hidden: channels of the network that decides.
         refine_source: the map it compares: `z` after the attention (Ẑ), `f` before (F̂), both of level 1.
         decoder: channels of its five stages, coarsest first.
-        norm: of the decoder; batch statistics mix the clips of a batch.
+        norm: of the decoder. Group norm of a few channels stretches every picture to the same contrast, one without a lesion
+            too: on the cine phantom the decoder then hardly learnt.
         full_skip: the first frame, and the mean size of the differences, at full resolution for the last stage of the decoder,
             so that walls two pixels thin survive.
         channels_last: memory format of decoder and refinement.
@@ -111,7 +112,7 @@ class SpatioTemporalSegNet(nn.Module):
         refine_hidden: int = 32,
         refine_source: Literal["z", "f"] = "z",
         decoder: tuple[int, ...] = (256, 128, 64, 32, 16),
-        norm: Norm = "group",
+        norm: Norm = "batch",
         full_skip: bool = True,
         channels_last: bool = False,
     ):

@@ -163,8 +163,10 @@ def _train_one(config: FinetuneConfig, training: Training, cohort: ClipCohort, f
     if config.estimate:
         return replace(estimate(task, config.loop, config.optimiser, accelerator), detail=_cost(task, config))
     run = Run(training.folder, writes=accelerator.is_main_process)
+    # what starts from scratch learns at one rate
+    optimiser = config.optimiser if initial.weights else replace(config.optimiser, encoder_factor=1.0)
     loop = Loop(
-        task, config.loop, config.optimiser, config.monitor,
+        task, config.loop, optimiser, config.monitor,
         accelerator=accelerator, seed=config.seed, run=run,
         contract=contract_of(cohort, ("cine", "motion") if "motion" in initial.encoders else ("cine",), config.clip),
         manifest=initial.manifest.merge(manifest_of(cohort, training.split)),
