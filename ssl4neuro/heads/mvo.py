@@ -69,8 +69,9 @@ class SpatioTemporalSegNet(nn.Module):
         decoder: channels of its five stages, coarsest first.
         norm: of the decoder. Group norm of a few channels stretches every picture to the same contrast, one without a lesion
             too: on the cine phantom the decoder then hardly learnt.
-        full_skip: the first frame, and the mean size of the differences, at full resolution for the last stage of the decoder,
-            so that walls two pixels thin survive.
+        full_skip: frames and differences at full resolution, as channels, for the last stage of the decoder: walls are a few
+            pixels thin, and what moves by a pixel is lost at stride 2. Under `attn_pool`, which takes any number of frames, the
+            first frame and the mean size of the differences.
         channels_last: memory format of decoder and refinement.
     """
 
@@ -80,7 +81,7 @@ class SpatioTemporalSegNet(nn.Module):
         "mvo_tiny": {
             "levels": (3, 4, 5),
             "attn_dim": 32,
-            "decoder": (48, 32, 24, 16, 8),
+            "decoder": (48, 32, 24, 24, 16),
             "refine_dim": 8,
             "refine_hidden": 8,
             "channels_last": True,
@@ -142,7 +143,8 @@ class SpatioTemporalSegNet(nn.Module):
                     kv_pool if large else None, window if large else None, reduce, norms,
                 ) if guided and level in levels else MotionMagnitude(width, motion_width)
             )  # fmt: skip
-        self.full = convolutions((static + moving) * channels, decoder[-1], norm) if full_skip else None
+        shown = 1 if temporal == "attn_pool" else frames
+        self.full = convolutions((static + moving) * channels * shown, decoder[-1], norm) if full_skip else None
         self.decoder = Decoder(skips, decoder, classes, norm, decoder[-1] if full_skip else 0)
         self.refinement = Refinement(skips[0], refine_dim, refine_hidden, refine_pool, refine_ratio) if refine else None
         if channels_last:
@@ -211,12 +213,16 @@ class SpatioTemporalSegNet(nn.Module):
         return maps, fused
 
     def _full_resolution(self, x: Tensor, moved: Tensor | None, there: Bool[Tensor, "batch time"]) -> Tensor | None:
-        """The first frame and the mean size of the differences, as far as these streams are used."""
+        """The frames of the streams in use, as channels; of clips of any length the first, and the mean size of the others."""
         if self.full is None:
             return None
-        parts = [x[:, :, 0]] if self.static else []
+        streams = [x] if self.static else []
         if MOTION in self.encoders:
-            parts.append(torch.zeros_like(x[:, :, 0]) if moved is None else mean_magnitude(moved.transpose(1, 2), there))
+            streams.append(torch.zeros_like(x) if moved is None else moved)
+        if self.temporal != "attn_pool":
+            return self.full(torch.cat([stream.flatten(1, 2) for stream in streams], 1))
+        parts = [x[:, :, 0]] if self.static else []
+        parts += [mean_magnitude(stream.transpose(1, 2), there) for stream in streams[len(parts) :]]
         return self.full(torch.cat(parts, 1))
 
     def cost(self, height: int, width: int) -> dict[str, int | float]:
