@@ -31,7 +31,7 @@ def finetune_command(words: list[str]) -> int:
 
 
 def ablate_command(words: list[str]) -> int:
-    """`RECIPE [--flag value ...] [--only TABLE]`: every row of the recipe's ablations, and one table of all."""
+    """`RECIPE [--flag value ...] [--only TABLE,TABLE]`: every row of the recipe's ablations, and one table of all."""
     if not words or words[0] in {"-h", "--help"}:
         print(_usage("ablate"))
         return 0
@@ -39,10 +39,10 @@ def ablate_command(words: list[str]) -> int:
     from ssl4neuro.train.finetune import Interrupted
     from ssl4neuro.train.finetune_results import render_results
 
-    only = None
+    only: list[str] = []
     if "--only" in words[:-1]:
         at = words.index("--only")
-        only = words[at + 1]
+        only = words[at + 1].split(",")
         del words[at : at + 2]
     config = _read(words)
     try:
@@ -71,7 +71,7 @@ def _usage(command: str) -> str:
     from ssl4neuro.shipped import finetuning, recipes
     from ssl4neuro.train.finetune_config import FinetuneConfig
 
-    more = " [--only TABLE]" if command == "ablate" else " [--estimate]"
+    more = " [--only TABLE,TABLE]" if command == "ablate" else " [--estimate]"
     return "\n".join([
         f"usage: ssl4neuro {command} RECIPE --data COHORT --out RUN [--init PRETRAINED] [--resume]{more} [--field value ...]",
         "",

@@ -5,7 +5,7 @@ ablations:
     static: {head.motion: false}  # a row: keys of the recipe that differ
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -22,21 +22,22 @@ from ssl4neuro.train.finetune_config import FinetuneConfig
 from ssl4neuro.train.finetune_results import RESULTS
 
 
-def ablate(config: FinetuneConfig, only: str | None = None) -> Path:
+def ablate(config: FinetuneConfig, only: Sequence[str] = ()) -> Path:
     """Train the recipe and its variants, and pool their tests into `OUT/results`. Run again, it continues.
 
     Args:
         config: recipe with `ablations`; `out` is the folder of all variants.
-        only: one table instead of all.
+        only: these tables instead of all.
 
     Raises:
         UserError: the recipe lists none, an unknown table, or a key that a recipe does not have.
     """
     if not config.ablations:
         raise UserError("ablate: the recipe lists no ablations; add e.g. ablations: {parts: {no motion: {head.motion: false}}}")
-    if only is not None and only not in config.ablations:
-        raise UserError(f"--only {only}: no such table of ablations{suggest(only, config.ablations)}")
-    tables = {name: rows for name, rows in config.ablations.items() if only in (None, name)}
+    for name in only:
+        if name not in config.ablations:
+            raise UserError(f"--only {name}: no such table of ablations{suggest(name, config.ablations)}")
+    tables = {name: rows for name, rows in config.ablations.items() if not only or name in only}
     variants = {
         f"{table}: {row}": variant(config, table, row, keys) for table, rows in tables.items() for row, keys in rows.items()
     }
