@@ -17,6 +17,7 @@ class Inner:
     rate: float = 0.1
     labels: tuple[str, ...] = ()
     limit: int | None = None
+    sizes: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         if self.rate < 0:
@@ -109,7 +110,7 @@ def test_missing_file_and_missing_key(tmp_path: Path) -> None:
     st.integers(),
 )
 def test_to_mapping_and_back(parts: dict[str, Component], rate: float, limit: int | None, seed: int) -> None:
-    config = Outer(parts, Inner(rate, ("n",), limit), seed)
+    config = Outer(parts, Inner(rate, ("n",), limit, (seed,)), seed)
     assert from_mapping(Outer, to_mapping(config), "x") == config
 
 
@@ -125,6 +126,19 @@ def test_to_mapping_and_back(parts: dict[str, Component], rate: float, limit: in
 )
 def test_words_and_numbers_are_read_as_in_yaml_1_2(text: str, value: object) -> None:
     assert parse_yaml(text) == value
+
+
+@pytest.mark.parametrize(
+    ("text", "labels", "sizes"),
+    [("1,02", ("1", "02"), (1, 2)), ("[a, b]", ("a", "b"), ()), ("7", None, (7,)), ("a, b", ("a", "b"), ())],
+)
+def test_a_list_on_the_command_line_is_written_with_commas(
+    text: str, labels: tuple[str, ...] | None, sizes: tuple[int, ...]
+) -> None:
+    if labels is not None:
+        assert load(Outer, None, ["--parts.a", "x", "--inner.labels", text]).inner.labels == labels
+    if sizes:
+        assert load(Outer, None, ["--parts.a", "x", "--inner.sizes", text]).inner.sizes == sizes
 
 
 def test_merge_keeps_what_it_does_not_name() -> None:

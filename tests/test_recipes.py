@@ -6,19 +6,30 @@ import pytest
 
 from ssl4neuro.augment import AUGMENTATIONS
 from ssl4neuro.config import load
+from ssl4neuro.heads.model import SegmentationModel
 from ssl4neuro.model import Model
 from ssl4neuro.registry import build
-from ssl4neuro.shipped import folder, recipes, summary
+from ssl4neuro.shipped import finetuning, folder, recipes, summary
+from ssl4neuro.train.finetune_config import FinetuneConfig
 from ssl4neuro.train.pretrain import PretrainConfig
 
 
-@pytest.mark.parametrize("recipe", recipes(), ids=lambda path: path.stem)
-def test_recipe(recipe: Path) -> None:
+@pytest.mark.parametrize("recipe", [r for r in recipes() if not finetuning(r)], ids=lambda path: path.stem)
+def test_pretraining_recipe(recipe: Path) -> None:
     config = load(PretrainConfig, recipe)
     Model(config.model)
     for modality in config.modalities.values():
         if modality.augment is not None:
             build(AUGMENTATIONS, modality.augment)
+    assert len(summary(recipe)) > 20
+
+
+@pytest.mark.parametrize("recipe", [r for r in recipes() if finetuning(r)], ids=lambda path: path.stem)
+def test_finetuning_recipe(recipe: Path) -> None:
+    config = load(FinetuneConfig, recipe)
+    SegmentationModel(config.segmentation(config.encoders))
+    assert config.augment is not None
+    build(AUGMENTATIONS, config.augment)
     assert len(summary(recipe)) > 20
 
 

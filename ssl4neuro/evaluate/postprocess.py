@@ -2,6 +2,7 @@
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from jaxtyping import Bool, Float, UInt8
@@ -10,6 +11,9 @@ from scipy.ndimage import distance_transform_edt, label
 from ssl4neuro.errors import UserError
 from ssl4neuro.registry import suggest
 
+UNKNOWN = (
+    "postprocess.smallest and margin are in mm, but the pixel spacing is unknown; give pixels, and postprocess.unit: pixels"
+)
 NEIGHBOURS = np.ones((3, 3), dtype=int)  # corners touch
 
 
@@ -17,9 +21,10 @@ NEIGHBOURS = np.ones((3, 3), dtype=int)  # corners touch
 class PostprocessConfig:
     """Switches, all off by default. The defaults take the most probable class of every pixel."""
 
-    smallest: float = 0.0  # components below are removed, of the lesion or, without one, of all structures; mm² or pixels
+    smallest: float = 0.0  # components below are removed, mm² or pixels; of every structure where there is no lesion
     inside: str | None = None  # the structure that the lesion must lie in, e.g. myocardium
-    margin: float = 0.0  # how far from it a component may end; mm, pixels where the spacing is unknown. 0: it must touch
+    margin: float = 0.0  # how far from it a component may end, mm or pixels; 0: it must touch
+    unit: Literal["mm", "pixels"] = "mm"  # of the two; millimetres need a known spacing
     threshold: float | None = None  # the lesion's probability above which a pixel is lesion, whatever the most probable class
 
     def __post_init__(self) -> None:
@@ -27,6 +32,11 @@ class PostprocessConfig:
             raise ValueError("postprocess: smallest and margin must not be negative")
         if self.threshold is not None and not 0 < self.threshold < 1:
             raise ValueError("postprocess.threshold is a probability between 0 and 1, e.g. 0.5")
+
+    @property
+    def measures(self) -> bool:
+        """Whether a length or an area is asked for."""
+        return self.smallest > 0 or self.margin > 0
 
 
 def postprocess(
@@ -48,9 +58,13 @@ def postprocess(
         spacing: mm between rows and between columns; None where unknown.
 
     Raises:
-        UserError: an unknown structure, or an option about the lesion where there is none.
+        UserError: an unknown structure, an option about the lesion where there is none, or millimetres of unknown spacing.
     """
     _check(config, structures, lesion)
+    if config.unit == "pixels":
+        spacing = None
+    elif spacing is None and config.measures:
+        raise UserError(UNKNOWN)
     codes = probabilities.argmax(0).astype(np.uint8)
     if lesion is None:
         for members in structures.values():

@@ -22,6 +22,7 @@ from ssl4neuro.data.labelled import LabelledFrames, labelled_frames
 from ssl4neuro.data.splits import Split
 from ssl4neuro.errors import UserError
 from ssl4neuro.evaluate.held_out import score_head, score_motion_energy
+from ssl4neuro.evaluate.postprocess import UNKNOWN
 from ssl4neuro.evaluate.segment import load_segmenters
 from ssl4neuro.heads.model import IGNORED
 from ssl4neuro.train.estimate import Estimate, estimate
@@ -103,7 +104,25 @@ def _labelled(config: FinetuneConfig) -> tuple[ClipCohort, LabelledFrames]:
             f"{config.data}: the mask of {line['subject']} slice {line['slice']} holds the value {strangers[0]}, which no "
             f"class has ({told}); name it in classes, e.g. --classes.other {strangers[0]}"
         )
+    _check_spacing(config, cohort, frames)
     return cohort, frames
+
+
+def _check_spacing(config: FinetuneConfig, cohort: ClipCohort, frames: LabelledFrames) -> None:
+    """Raises UserError where millimetres of an unknown spacing are asked for; otherwise says what is measured in pixels."""
+    labelled = cohort.index.iloc[np.unique(frames.row)]
+    unknown = labelled[labelled["spacing_row"].isna()]
+    if unknown.empty:
+        return
+    if config.postprocess.measures and config.postprocess.unit == "mm":
+        raise UserError(f"{config.data}: {unknown['subject'].iloc[0]}: {UNKNOWN}")
+    if config.clip.field is not None:
+        raise UserError(
+            f"clip.field {config.clip.field:g}: is in mm, but the pixel spacing of {unknown['subject'].iloc[0]} is unknown; "
+            "use clip.extent instead"
+        )
+    told = f"the pixel spacing of {len(unknown)} of {len(labelled)} clips is unknown; what is measured there is in pixels"
+    print(f"note: {config.data}: {told}", file=sys.stderr)
 
 
 def _trainings(config: FinetuneConfig, cohort: ClipCohort, frames: LabelledFrames) -> tuple[list[Training], str]:

@@ -1,6 +1,5 @@
 """Labelled frames: which there are, and that clips are entered at them."""
 
-
 import numpy as np
 import pytest
 import torch

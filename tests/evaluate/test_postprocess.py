@@ -56,10 +56,13 @@ def test_nothing_asked_is_the_most_probable_class() -> None:
     ("margin", "spacing", "kept"), [(0.0, None, 1), (3.0, None, 2), (3.0, (2.0, 1.0), 1), (6.0, (2.0, 1.0), 2), (20.0, None, 3)]
 )
 def test_containment(margin: float, spacing: tuple[float, float] | None, kept: int) -> None:
+    unit = "pixels" if spacing is None else "mm"
     """The lesion through the wall stays whole: its inner pixels are 6 pixels from healthy muscle."""
     codes = scene()
     codes[15, 35] = 1
-    found = postprocess(sure(codes), PostprocessConfig(inside="myocardium", margin=margin), STRUCTURES, "MVO", spacing)
+    found = postprocess(
+        sure(codes), PostprocessConfig(inside="myocardium", margin=margin, unit=unit), STRUCTURES, "MVO", spacing
+    )
     expected = codes.copy()
     if kept < 3:
         expected[26:29, 5:9] = 0
@@ -72,14 +75,14 @@ def test_containment(margin: float, spacing: tuple[float, float] | None, kept: i
 
 def test_small_components_go_to_the_next_class() -> None:
     codes = scene()
-    found = postprocess(sure(codes), PostprocessConfig(smallest=13.0), STRUCTURES, "MVO", None)
+    found = postprocess(sure(codes), PostprocessConfig(smallest=13.0, unit="pixels"), STRUCTURES, "MVO", (1.5, 1.0))
     np.testing.assert_array_equal(found == 2, flooded(codes == 2, 13))
     assert found[15, 35] == 0  # the second most probable
     spaced = postprocess(sure(codes), PostprocessConfig(smallest=13.0), STRUCTURES, "MVO", (1.5, 1.0))
     np.testing.assert_array_equal(spaced == 2, flooded(codes == 2, 9))  # 9 pixels are 13.5 mm²
     muscle = np.zeros((9, 9), dtype=np.uint8)
     muscle[1, 1], muscle[4:8, 4:8] = 1, 1
-    anatomy = postprocess(sure(muscle, 2), PostprocessConfig(smallest=2.0), {"myocardium": (1,)}, None, None)
+    anatomy = postprocess(sure(muscle, 2), PostprocessConfig(smallest=2.0, unit="pixels"), {"myocardium": (1,)}, None, None)
     assert anatomy[1, 1] == 0
     assert anatomy.sum() == 16
 
@@ -110,3 +113,11 @@ def test_refuses_what_has_no_meaning() -> None:
         PostprocessConfig(threshold=1.5)
     with pytest.raises(ValueError, match="negative"):
         PostprocessConfig(smallest=-1.0)
+
+
+def test_millimetres_of_an_unknown_spacing_are_refused() -> None:
+    codes = np.zeros((8, 8), dtype=np.uint8)
+    for config in (PostprocessConfig(smallest=2.0), PostprocessConfig(inside="myocardium", margin=1.0)):
+        with pytest.raises(UserError, match=r"are in mm, but the pixel spacing is unknown; give pixels"):
+            postprocess(sure(codes), config, STRUCTURES, "MVO", None)
+    assert not postprocess(sure(codes), PostprocessConfig(inside="myocardium"), STRUCTURES, "MVO", None).any()
