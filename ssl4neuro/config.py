@@ -180,8 +180,10 @@ def _leaf(hint: Any, value: Any, where: str) -> Any:
 
     if typing.get_origin(hint) is tuple:  # on the command line a list is `2,5,10`, and one entry just `2`
         words = typing.get_args(hint)[0] is str
-        if isinstance(value, str) and "," in value:
-            value = [part.strip() for part in value.split(",")] if words else parse_yaml(f"[{value}]")
+        if isinstance(value, str) and words and value:
+            value = [part.strip() for part in value.split(",")]
+        elif isinstance(value, str) and "," in value:
+            value = parse_yaml(f"[{value}]")
         elif isinstance(value, int | float) and not isinstance(value, bool) and not words:
             value = [value]
     try:

@@ -1,5 +1,6 @@
 """`ssl4neuro finetune`, `ablate`, `compare`."""
 
+import shlex
 import sys
 from pathlib import Path
 from typing import Any, Literal
@@ -21,10 +22,7 @@ def finetune_command(words: list[str]) -> int:
     try:
         found = finetune(config)
     except Interrupted as stop:
-        print(
-            f"{stop}; continue with: ssl4neuro finetune {words[0]} --data {config.data} --out {config.out} --resume",
-            file=sys.stderr,
-        )
+        print(f"{stop}; continue with: {shlex.join(['ssl4neuro', 'finetune', *words])} --resume", file=sys.stderr)
         return 130
     print(found if config.estimate else f"{render_results(Path(str(found)))}\n\n{found}")
     return 0
@@ -101,7 +99,7 @@ def compare(
     /,
     *,
     structure: str | None = None,
-    metric: Literal["dice", "jaccard", "precision", "recall"] = "dice",
+    metric: Literal["dice", "dice_3d", "jaccard", "precision", "recall", "hd95", "hsd"] = "dice",
     seed: int = 0,
 ) -> int:
     """Paired test between two fine-tuned models on the same test subjects.
@@ -109,8 +107,8 @@ def compare(
     Args:
         first: run of `finetune`.
         second: another one, tested on the same subjects.
-        structure: what to compare; by default the lesion, or all.
-        metric: averaged over a patient's scans that show the structure, then compared between patients.
+        structure: what to compare; by default every structure.
+        metric: averaged over a patient's scans that show the structure (dice_3d: stacks), then compared between patients.
         seed: of bootstrap and permutations.
     """
     from ssl4neuro.train.finetune_results import compare_runs

@@ -69,9 +69,9 @@ def split_subjects(sites: Mapping[str, str], config: SplitConfig, seed: int, str
     elif config.hold_subjects:
         held = set(config.hold_subjects)
     else:
-        held = _take(sites, config.holdout, config.by_site, seed, strata)
+        held = take(sites, config.holdout, config.by_site, seed, strata)
     rest = {s: site for s, site in sites.items() if s not in held}
-    validation = _take(rest, config.validation, config.by_site, seed, strata)
+    validation = take(rest, config.validation, config.by_site, seed, strata)
     train = sorted(set(rest) - validation)
     if len(train) < 2:
         raise UserError(
@@ -96,14 +96,12 @@ def crossfit_splits(
         chosen = set(order[fold::folds])
         held = {s for s, site in sites.items() if (site if config.by_site else s) in chosen}
         rest = {s: site for s, site in sites.items() if s not in held}
-        validation = _take(rest, config.validation, config.by_site, seed, strata)
+        validation = take(rest, config.validation, config.by_site, seed, strata)
         splits.append(Split(tuple(sorted(set(rest) - validation)), tuple(sorted(validation)), tuple(sorted(held))))
     return splits
 
 
-def _take(
-    sites: Mapping[str, str], share: float, by_site: bool, seed: int, strata: Mapping[str, str] | None = None
-) -> set[str]:
+def take(sites: Mapping[str, str], share: float, by_site: bool, seed: int, strata: Mapping[str, str] | None = None) -> set[str]:
     """About `share` of the subjects (of each stratum, where there are some); at least one when the share is not zero."""
     if share == 0 or not sites:
         return set()

@@ -80,7 +80,13 @@ def score_head(
 
 
 def score_motion_energy(
-    config: SegmentationConfig, cohort: ClipCohort, train: LabelledFrames, test: LabelledFrames, clip: ClipConfig, fold: int = 0
+    config: SegmentationConfig,
+    cohort: ClipCohort,
+    train: LabelledFrames,
+    test: LabelledFrames,
+    clip: ClipConfig,
+    fold: int = 0,
+    name: str = MOTION_ENERGY,
 ) -> pd.DataFrame:
     """The baseline without a network, fitted on the training frames: where little moves is the lesion."""
     assert config.lesion is not None
@@ -97,24 +103,29 @@ def score_motion_energy(
         both[0], both[codes[0]] = 1 - own, own
         answer = np.where(own >= 0.5, codes[0], 0).astype(np.uint8)
         picture = Picture(row, frame, both, np.zeros_like(own))
-        lines += _lines(MOTION_ENERGY, True, fold, cohort, config, picture, answer, phases[row, frame], (config.lesion,))
+        lines += _lines(name, True, fold, cohort, config, picture, answer, phases[row, frame], (config.lesion,))
     return pd.DataFrame(lines)
 
 
 def phase_names(cohort: ClipCohort, config: SegmentationConfig, frames: LabelledFrames) -> dict[tuple[int, int], str]:
-    """`ED` and `ES` by the true size of the structure that the recipe names, where a study has masks of several frames."""
+    """`ED` and `ES` by the true size of the structure that the recipe names, where a stack has masks of several frames.
+
+    Only frames with masks in as many slices as any count: a slice that was drawn alone on another frame is no phase.
+    """
     samples = list(zip(frames.row.tolist(), frames.frame.tolist(), strict=True))
     names = dict.fromkeys(samples, "")
     if config.phases is None:
         return names
-    codes, group = config.codes[config.phases], cohort.index["group_code"].to_numpy()
-    size: dict[int, dict[int, int]] = {}
+    codes = config.codes[config.phases]
+    stack = list(zip(cohort.index["group_code"], cohort.index["view"], strict=True))
+    sizes: dict[tuple[int, str], dict[int, list[int]]] = {}
     for row, frame in samples:
         truth = truth_codes(cohort, config, row, frame)
-        own = size.setdefault(int(group[row]), {})
-        own[frame] = own.get(frame, 0) + (0 if truth is None else int(np.isin(truth, codes).sum()))
+        drawn = sizes.setdefault(stack[row], {}).setdefault(frame, [])
+        drawn.append(0 if truth is None else int(np.isin(truth, codes).sum()))
     for row, frame in samples:
-        own = size[int(group[row])]
+        found = sizes[stack[row]]
+        own = {f: sum(drawn) for f, drawn in found.items() if len(drawn) == max(map(len, found.values()))}
         if len(own) > 1 and min(own.values()) < max(own.values()):
             names[row, frame] = {max(own, key=own.__getitem__): "ED", min(own, key=own.__getitem__): "ES"}.get(frame, "")
     return names
@@ -134,6 +145,8 @@ def _lines(
     line = cohort.index.iloc[picture.row]
     truth = truth_codes(cohort, config, picture.row, picture.frame)
     assert truth is not None
+    if (truth == IGNORED).all():  # nobody has judged it
+        return
     structures: Mapping[str, tuple[int, ...]] = {n: c for n, c in config.codes.items() if only is None or n in only}
     scores = score_scan(answer, truth, picture.probabilities, structures, cohort.clip(picture.row).spacing, picture.uncertainty)
     identity = {key: line[key] for key in ("subject", "session", "run", "view", "slice")}

@@ -178,8 +178,9 @@ class _Summary:
         yield from self.row("dice_3d", "patient", "positives only", stacks, mean(stacks["dice_3d"]), bounded=True)
 
     def detection(self) -> Iterator[SegmentationRow]:
-        """Rules 2 and 3."""
-        units: tuple[tuple[Literal["scan", "patient"], pd.DataFrame], ...] = (("scan", self.scans), ("patient", self.patients))
+        """Rules 2 and 3. A patient with several stacks or visits has the lesion where any of them shows it."""
+        people = self.patients.groupby("subject", sort=False, as_index=False)[["positive", "detected", "score"]].max()
+        units: tuple[tuple[Literal["scan", "patient"], pd.DataFrame], ...] = (("scan", self.scans), ("patient", people))
         for unit, table in units:
             positive = table["positive"].astype(bool)
             sick, well = table[positive], table[~positive]

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Bool, Float, UInt8
+from jaxtyping import Bool, Float
 from scipy.ndimage import gaussian_filter, map_coordinates
 
 from ssl4neuro.errors import UserError
@@ -16,11 +16,6 @@ RING = 0.5  # share of the ring's typical energy that a radius needs to belong t
 SHIFT = 0.1  # of the shorter side: how far the centre of the ring may lie from that of the motion
 RADII = (0.1, 0.25)  # of the shorter side: smallest and largest circle that is tried for the left ventricle
 REACH = 0.5  # of the shorter side: how far from the centre the ring is looked for
-
-
-def always_empty(shape: tuple[int, int]) -> UInt8[np.ndarray, "height width"]:
-    """Background everywhere: 0.5565 by the pooled convention on the published test set (`methods/mvo.md` section 8)."""
-    return np.zeros(shape, dtype=np.uint8)
 
 
 @dataclass

@@ -1,13 +1,17 @@
-"""Figures of segmentation results: overlap with intervals, agreement of volumes, detection. Drawn without pyplot."""
+"""Figures of segmentation results: overlap with intervals, learning curves, agreement of volumes, detection; without pyplot."""
 
-from collections.abc import Sequence
+import math
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from sklearn.metrics import roc_curve
+from matplotlib.ticker import NullLocator
 
 from ssl4neuro.evaluate.figures import BASELINE, OWN
 from ssl4neuro.evaluate.segmentation import ALWAYS_EMPTY, SegmentationRow
@@ -15,6 +19,10 @@ from ssl4neuro.evaluate.segmentation import ALWAYS_EMPTY, SegmentationRow
 COLOURS = (OWN, "#c2571a", "#2e7d32", "#7b3fa0", "#8a6d00", "#00838f")
 ACROSS = 3  # panels
 UNITS = {"mm2": "mm²", "cm2": "cm²"}
+FEW_LABELS = re.compile(r"(.+), ([1-9]\d*) patients?")  # as `train.finetune` names the heads of few-label runs
+HEADLINE = {"dice_3d": "Dice in 3-D per patient", "dice": "Dice, scans that show it"}  # the first that there is
+STYLES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1)))  # of other number than markers: structures beyond these still differ
+MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 
 
 def place(structure: str, phase: str) -> str:
@@ -55,6 +63,126 @@ def _grid(count: int, width: float, height: float) -> tuple[Figure, list[Axes]]:
     for spare in panels[count:]:
         spare.remove()
     return figure, panels[:count]
+
+
+@dataclass(frozen=True)
+class LearningCurve:
+    """Headline Dice of one head or baseline on one structure and phase, by the number of patients it was trained on."""
+
+    name: str  # the structure, for a baseline or one head of several with its name
+    phase: str
+    baseline: bool
+    metric: str  # a key of `HEADLINE`
+    n_patients: int  # tested on
+    points: tuple[tuple[int, float, float, float], ...]  # training patients, Dice, 95 % interval (NaN where there is none)
+
+
+def budget(model: str) -> tuple[str, int] | None:
+    """Head and number of training patients of `mvo, 5 patients`; None for a model that is not of a few-label run."""
+    found = FEW_LABELS.fullmatch(model)
+    return (found[1], int(found[2])) if found else None
+
+
+def learning_curves(rows: Iterable[Mapping[str, Any]]) -> list[LearningCurve]:
+    """Curves of a few-label run, heads before baselines.
+
+    Args:
+        rows: of results.json, or `SegmentationRow`s as dictionaries; a number that does not exist is None or NaN.
+
+    Returns:
+        None at all below two numbers of training patients.
+    """
+    few = [(row, *at) for row in rows if (at := budget(str(row["model"]))) and row["convention"] == "positives only"]
+    several = len({head for row, head, _ in few if not row.get("baseline")}) > 1
+    for metric in HEADLINE:
+        found: dict[tuple[bool, str, str], list[tuple[Mapping[str, Any], int]]] = {}
+        for row, head, count in few:
+            if row["metric"] == metric and math.isfinite(_real(row["value"])):
+                baseline, structure = bool(row.get("baseline")), str(row["structure"])
+                name = f"{structure}, {head}" if baseline or several else structure
+                found.setdefault((baseline, name, str(row.get("phase") or "")), []).append((row, count))
+        if len({count for line in found.values() for _, count in line}) > 1:
+            return [_learned(metric, *key, line) for key, line in sorted(found.items(), key=lambda item: item[0][0])]
+    return []
+
+
+def _learned(
+    metric: str, baseline: bool, name: str, phase: str, line: Sequence[tuple[Mapping[str, Any], int]]
+) -> LearningCurve:
+    points = [(n, _real(row["value"]), _real(row.get("ci_low")), _real(row.get("ci_high"))) for row, n in line]
+    tested = max(int(row["n_patients"]) for row, _ in line)
+    return LearningCurve(name, phase, baseline, metric, tested, tuple(sorted(points)))
+
+
+def _real(value: Any) -> float:
+    return math.nan if value is None else float(value)
+
+
+def learning_curve(rows: Sequence[SegmentationRow], path: Path, stamp: str = "") -> bool:
+    """Headline Dice over training patients, a panel per phase; False below two budgets. The stamp stands above it."""
+    curves = learning_curves(map(asdict, rows))
+    if not curves:
+        return False
+    figure = Figure(figsize=(3.6 * len({curve.phase for curve in curves}) + 1.2, 4.2), layout="constrained")
+    draw_learning_curves(figure, curves, COLOURS)
+    if stamp:
+        figure.suptitle(f"[{stamp}]", fontsize=10)
+    figure.savefig(path, dpi=150, bbox_inches="tight")
+    return True
+
+
+def draw_learning_curves(figure: Figure, curves: Sequence[LearningCurve], colours: Sequence[str]) -> None:
+    """A panel per phase on an empty figure; of a structure the same colour, line and marker everywhere, baselines grey."""
+    phases = list(dict.fromkeys(curve.phase for curve in curves))
+    names = list(dict.fromkeys(curve.name for curve in curves))
+    budgets = sorted({count for curve in curves for count, *_ in curve.points})
+    panels = figure.subplots(1, len(phases), sharey=True, squeeze=False)[0]
+    for axes, phase in zip(panels, phases, strict=True):
+        shown = [curve for curve in curves if curve.phase == phase]
+        axes.set_xscale("log")
+        for curve in shown:
+            at = names.index(curve.name)
+            colour = BASELINE if curve.baseline else colours[at % len(colours)]
+            _learning_line(
+                axes, curve, _beside(at, len(names), budgets), colour, STYLES[at % len(STYLES)], MARKERS[at % len(MARKERS)]
+            )
+        axes.set_xticks(budgets, [str(count) for count in budgets])
+        axes.xaxis.set_minor_locator(NullLocator())
+        axes.set(ylim=(0, 1), xlabel=f"training patients\n{_tested(shown)}")
+        axes.set_title(phase, fontsize="medium")
+        axes.margins(x=0.08)
+        axes.spines[["top", "right"]].set_visible(False)
+    panels[0].set_ylabel(f"{HEADLINE[curves[0].metric]}\nmean and 95 % interval")
+    labelled = {name: line for axes in panels for line, name in zip(*axes.get_legend_handles_labels(), strict=True)}
+    figure.legend(
+        labelled.values(), labelled, loc="outside lower center", ncols=3, frameon=False, fontsize="small", handlelength=4
+    )
+
+
+def _learning_line(axes: Axes, curve: LearningCurve, shift: float, colour: str, style: Any, marker: str) -> None:
+    x, value, low, high = np.array(curve.points).T
+    filling = "white" if curve.baseline else colour
+    axes.plot(
+        x * shift, value, color=colour, linestyle=style, marker=marker, linewidth=1.5, markersize=5.5, label=curve.name,
+        zorder=3, clip_on=False, markerfacecolor=filling,
+    )  # fmt: skip
+    for where, *ends in zip(x * shift, low, high, strict=True):
+        axes.plot([where, where], ends, color=colour, linewidth=1.1, marker="_", markersize=5, clip_on=False)
+
+
+def _beside(at: int, count: int, budgets: Sequence[int]) -> float:
+    """Factor that moves a curve aside, so that intervals do not hide each other: all stay near their tick on a log axis."""
+    gaps = np.diff(np.log(budgets))
+    return float(np.exp((at - (count - 1) / 2) * min(0.2 * gaps.min() / count, 0.02 * gaps.sum())))
+
+
+def _tested(curves: Sequence[LearningCurve]) -> str:
+    """`n = 30 test patients`; where not all show every structure, a line per number, the largest first."""
+    own = [curve for curve in curves if not curve.baseline] or curves
+    sizes = sorted({curve.n_patients for curve in own}, reverse=True)
+    if len(sizes) == 1:
+        return f"n = {sizes[0]} test patients"
+    return "\n".join(f"n = {n} test patients: {', '.join(c.name for c in own if c.n_patients == n)}" for n in sizes)
 
 
 def volume_figure(rows: Sequence[SegmentationRow], stacks: pd.DataFrame, path: Path) -> bool:
@@ -126,6 +254,8 @@ def detection_figure(
 
 
 def _curve(axes: Axes, table: pd.DataFrame, row: SegmentationRow, colour: str, width: float) -> None:
+    from sklearn.metrics import roc_curve  # here: the report takes learning curves from this module, and stays light
+
     wrong, right, _ = roc_curve(table["positive"].astype(bool), table["score"].astype(float))
     interval = f" ({row.ci_low:.2f} to {row.ci_high:.2f})" if np.isfinite(row.ci_low) else ""
     style = "--" if row.baseline else "-"

@@ -13,7 +13,14 @@ from ssl4neuro.atomic import new_folder
 from ssl4neuro.errors import UserError
 from ssl4neuro.evaluate.results import FORMAT, VERSION
 from ssl4neuro.evaluate.segmentation import ALWAYS_EMPTY, SegmentationRow, patients
-from ssl4neuro.evaluate.segmentation_figures import UNITS, detection_figure, overlap_figure, place, volume_figure
+from ssl4neuro.evaluate.segmentation_figures import (
+    UNITS,
+    detection_figure,
+    learning_curve,
+    overlap_figure,
+    place,
+    volume_figure,
+)
 
 BESIDE = ("settings", "notes", "stamp", "source")  # of a record, what is not a setting
 POOLED = "pooled, 0/0 = 1"
@@ -63,6 +70,7 @@ def write_segmentation_results(
         (folder / "table.md").write_text(markdown(rows, record), encoding="utf-8")
         if any(row.metric == "dice" and row.convention != POOLED for row in rows):
             overlap_figure(rows, folder / "estimates.png", str(record.get("stamp") or ""))
+        learning_curve(rows, folder / "learning_curve.png", str(record.get("stamp") or ""))
         volume_figure(rows, stacks, folder / "bland_altman.png")
         if pooled:
             detection_figure(rows, scans, stacks, pooled[0], folder / "detection.png")

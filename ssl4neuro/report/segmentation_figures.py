@@ -1,12 +1,15 @@
-"""Figures of a segmentation report: overlap beside baselines, agreement of volumes, detection, curves by fold, cases."""
+"""Figures of a segmentation report: learning curves, overlap beside baselines, volumes, detection, curves by fold, cases."""
 
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import matplotlib as mpl
 import numpy as np
 import pandas as pd
+from matplotlib.figure import Figure as Canvas
 
+from ssl4neuro.evaluate.segmentation_figures import HEADLINE, LearningCurve, draw_learning_curves, learning_curves
 from ssl4neuro.report import figures
 from ssl4neuro.report.folder import read_tsv
 from ssl4neuro.report.log import curve, run_figures
@@ -22,7 +25,7 @@ UNITS = {"mm2": "mm²", "cm2": "cm²", "px": "pixels"}
 
 def result_figures(run: SegmentationRun) -> list[Figure]:
     """What was found."""
-    return [*_overlap(run), *_agreement(run), *_detection(run)]
+    return [*_learning(run), *_overlap(run), *_agreement(run), *_detection(run)]
 
 
 def training_figures(run: SegmentationRun) -> list[Figure]:
@@ -47,6 +50,35 @@ def _together(trainings: Sequence[Training], title: str, split: str, column: str
         return []
     left = f"The last {len(trainings)} of {n} trainings." if len(trainings) < n else "One line per training."
     return [Figure(title, figures.curves(curves, ylabel), left)]
+
+
+def _learning(run: SegmentationRun) -> list[Figure]:
+    """Dice over training patients, of runs with few labels."""
+    found = learning_curves(sorted(run.rows, key=lambda row: run.structures.index(str(row["structure"]))))
+    if not found:
+        return []
+    phases = len({curve.phase for curve in found})
+    with mpl.rc_context(figures.SETTINGS):
+        canvas = Canvas(figsize=(3.4 * phases + 1, 3.4), layout="constrained")
+        draw_learning_curves(canvas, found, figures.SERIES)
+        svg = figures._svg(canvas)
+    what = HEADLINE[found[0].metric]
+    caption = (
+        f"{what}: mean and 95 % interval over test patients, by the number of patients that the head was trained on "
+        "(logarithmic axis). The interval does not show how much depends on which patients these were."
+    )
+    alt = f"Learning curves: {what} with 95 % interval by training patients. {' '.join(map(_told, found))}"
+    return [Figure("Dice by number of training patients", svg, caption, wide=phases > 1, alt=alt)]
+
+
+def _told(curve: LearningCurve) -> str:
+    """`MVO, ED, n = 12: 0.31 (0.22 to 0.40) with 2 patients, 0.52 (0.41 to 0.60) with 5 patients.`"""
+    where = ", ".join(filter(None, (curve.name, curve.phase, f"n = {curve.n_patients}")))
+    numbers = [
+        f"{number(value, 2)} ({number(low, 2)} to {number(high, 2)}) with {plural(count, 'patient')}"
+        for count, value, low, high in curve.points
+    ]
+    return f"{where}: {', '.join(numbers)}."
 
 
 def _overlap(run: SegmentationRun) -> list[Figure]:

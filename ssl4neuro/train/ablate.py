@@ -5,6 +5,7 @@ ablations:
     static: {head.motion: false}  # a row: keys of the recipe that differ
 """
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -32,6 +33,8 @@ def ablate(config: FinetuneConfig, only: Sequence[str] = ()) -> Path:
     Raises:
         UserError: the recipe lists none, an unknown table, or a key that a recipe does not have.
     """
+    if config.estimate:
+        raise UserError("ablate: --estimate is for one recipe; use `ssl4neuro finetune ... --estimate`")
     if not config.ablations:
         raise UserError("ablate: the recipe lists no ablations; add e.g. ablations: {parts: {no motion: {head.motion: false}}}")
     for name in only:
@@ -42,16 +45,28 @@ def ablate(config: FinetuneConfig, only: Sequence[str] = ()) -> Path:
         f"{table}: {row}": variant(config, table, row, keys) for table, rows in tables.items() for row, keys in rows.items()
     }
     variants = {config.head.name: replace(config, ablations={}, out=str(Path(config.out) / "full")), **variants}
-    scans = []
+    scans, stamps = [], set()
     for number, (name, recipe) in enumerate(variants.items()):
         started = Path(recipe.out).exists()
         found = finetune(replace(recipe, resume=started, baselines=config.baselines and number == 0))
-        table = read_scans(Path(str(found)) / RESULTS)
-        scans.append(table.assign(model=table["model"].where(table["baseline"], name)))
+        results = Path(str(found)) / RESULTS
+        table = read_scans(results)
+        budget = table["model"].str.removeprefix(recipe.head.name)  # ", 5 patients" of few-label runs
+        scans.append(table.assign(model=table["model"].where(table["baseline"], name + budget)))
+        stamps.add(json.loads((results / "results.json").read_text(encoding="utf-8"))["stamp"])
+        if set(zip(table["row"], table["frame"], strict=True)) != set(zip(scans[0]["row"], scans[0]["frame"], strict=True)):
+            raise UserError(f"{found}: tested on other scans than {config.head.name}, so they do not belong in one table")
     pooled = pd.concat(scans, ignore_index=True)
     rows = summarise(pooled, lesion=config.lesion, seed=config.seed)
-    settings = {"recipe": to_mapping(config), "variants": {name: Path(recipe.out).name for name, recipe in variants.items()}}
-    write_segmentation_results(Path(config.out) / RESULTS, pooled, rows, record={"settings": settings, "notes": []})
+    settings = {
+        "head": config.head.name,
+        "recipe": to_mapping(config),
+        "variants": {name: Path(recipe.out).name for name, recipe in variants.items()},
+    }
+    stamp = "; ".join(sorted(stamps - {""}))
+    write_segmentation_results(
+        Path(config.out) / RESULTS, pooled, rows, record={"settings": settings, "notes": [], "stamp": stamp}
+    )
     return Path(config.out)
 
 

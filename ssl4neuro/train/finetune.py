@@ -4,6 +4,7 @@ A run folder holds one training (`RUN/checkpoints`), or one per fold (`RUN/fold-
 (`RUN/patients-5/fold-0`, ...); `RUN/results` pools the tests of all. Every training is finished or can be resumed by itself.
 """
 
+import json
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -21,14 +22,14 @@ from ssl4neuro.data.cohort import Cohort
 from ssl4neuro.data.labelled import LabelledFrames, labelled_frames
 from ssl4neuro.data.splits import Split
 from ssl4neuro.errors import UserError
-from ssl4neuro.evaluate.held_out import score_head, score_motion_energy
+from ssl4neuro.evaluate.held_out import MOTION_ENERGY, score_head, score_motion_energy
 from ssl4neuro.evaluate.postprocess import UNKNOWN
 from ssl4neuro.evaluate.segment import load_segmenters
 from ssl4neuro.heads.model import IGNORED
 from ssl4neuro.train.estimate import Estimate, estimate
 from ssl4neuro.train.finetune_config import FinetuneConfig
 from ssl4neuro.train.finetune_results import SCANS, TEST_MASKS, write_results
-from ssl4neuro.train.finetune_splits import fewer, pretraining_split, splits_for
+from ssl4neuro.train.finetune_splits import fewer, overlap_stamp, pretraining_split, splits_for
 from ssl4neuro.train.initial import Initial, fold_runs, load_initial
 from ssl4neuro.train.interruption import Interrupted
 from ssl4neuro.train.loop import Loop, make_accelerator
@@ -63,19 +64,22 @@ def finetune(config: FinetuneConfig) -> Path | Estimate:
     cohort, frames = _labelled(config)
     trainings, stamp = _trainings(config, cohort, frames)
     alone = len(trainings) == 1
+    run, accelerator = Run(out), make_accelerator(config.loop, config.optimiser, out)
+    if config.resume and (out / "config.yaml").is_file():
+        _refuse_changes(run, config)
+    if not alone and not config.estimate and accelerator.is_main_process:
+        run.create(to_mapping(config), environment(config.seed, str(accelerator.device.type), accelerator.num_processes), {})
+    accelerator.wait_for_everyone()
     for training in trainings:
         resume = config.resume and (training.folder / "config.yaml").is_file()
         if resume:
-            _refuse_changes(Run(training.folder), config)
+            _refuse_changes(Run(training.folder), config, training.split)
         if resume and (training.folder / SCANS).is_file():
             continue
         found = _train_one(replace(config, resume=resume), training, cohort, frames)
         if found is not None:
             return replace(found, runs=len(trainings))
-    accelerator = make_accelerator(config.loop, config.optimiser, out)
     if accelerator.is_main_process:
-        if not alone:
-            Run(out).create(to_mapping(config), environment(config.seed, str(accelerator.device.type), 1), {})
         write_results(config, cohort, [(t.folder, t.split) for t in trainings], stamp)
     accelerator.wait_for_everyone()
     return out
@@ -131,12 +135,20 @@ def _trainings(config: FinetuneConfig, cohort: ClipCohort, frames: LabelledFrame
     sites = dict(zip(index["subject"].tolist(), index["site"].tolist(), strict=True))
     if len(sites) < 3:
         raise UserError(f"{config.data}: masks of {len(sites)} subjects; at least 3 are needed to train, choose and test")
-    layers = _layers(config, cohort, frames)
+    lesion = _lesion_layers(config, cohort, frames)
+    layers = strata(cohort, config.split) or lesion  # spread evenly over folds and validation
     runs, stamp = fold_runs(config.init), ""
     if runs:
         if config.folds not in (0, len(runs)):
-            raise UserError(f"folds {config.folds}: {config.init} was pretrained in {len(runs)} folds; leave `folds` out")
-        splits = [pretraining_split(run, config, sites, layers) for run in runs]
+            raise UserError(
+                f"folds {config.folds}: {config.init} has {len(runs)} folds; pretrain as many, or leave `folds` out"
+            )
+        if config.split.hold_subjects or config.split.hold_sites:
+            raise UserError(f"split: {config.init} says who is tested in each fold; leave hold_subjects and hold_sites out")
+        contents = cohort.content_hashes()
+        seen = [load_initial(run, cohort, config.clip, {}).manifest.overlap(cohort.name, contents) for run in runs]
+        splits = [pretraining_split(run, config, sites, layers, own) for run, own in zip(runs, seen, strict=True)]
+        stamp = overlap_stamp(splits, seen)
     else:
         manifest = load_initial(config.init, cohort, config.clip, config.encoders, config.adapt).manifest
         splits, stamp = splits_for(config, sites, layers, manifest.overlap(cohort.name, cohort.content_hashes()))
@@ -147,9 +159,25 @@ def _trainings(config: FinetuneConfig, cohort: ClipCohort, frames: LabelledFrame
         label = name if count is None else f"{name}, {count} patients"
         for fold, split in enumerate(splits):
             folder = part / f"fold-{fold}" if len(splits) > 1 else part
-            own = split if count is None else fewer(split, count, config.seed, layers)
+            own = split if count is None else fewer(split, count, config.seed, lesion)
             trainings.append(Training(folder, label, fold, own, str(runs[fold]) if runs else config.init))
+    _check_trainings(config, cohort, frames, trainings)
     return trainings, stamp
+
+
+def _check_trainings(config: FinetuneConfig, cohort: ClipCohort, frames: LabelledFrames, trainings: Sequence[Training]) -> None:
+    """Raises UserError when somebody's training lacks a class, or has nobody to be tested on, before any begins."""
+    subject = cohort.index["subject"].to_numpy()[frames.row]
+    for training in trainings:
+        if not training.split.holdout:
+            raise UserError("split.holdout 0: nobody is left to test on; hold some out, or use --folds")
+        shown = frames[np.isin(subject, training.split.train)]
+        for name, value in config.classes.items():
+            if not shown.holds([value]).any():
+                raise UserError(
+                    f"classes.{name}: no mask of the {len(shown)} training frames holds the value {value} (fold "
+                    f"{training.fold}, {len(training.split.train)} subjects); train on more subjects, or leave the class out"
+                )
 
 
 def _budgets(config: FinetuneConfig, splits: Sequence[Split]) -> tuple[int, ...]:
@@ -158,10 +186,8 @@ def _budgets(config: FinetuneConfig, splits: Sequence[Split]) -> tuple[int, ...]
     return tuple(sorted(set(config.patients) | shares))
 
 
-def _layers(config: FinetuneConfig, cohort: ClipCohort, frames: LabelledFrames) -> dict[str, str]:
-    """What is spread evenly over folds: the column that the recipe names, else whether a subject has the lesion."""
-    if config.split.stratify:
-        return strata(cohort, config.split)
+def _lesion_layers(config: FinetuneConfig, cohort: ClipCohort, frames: LabelledFrames) -> dict[str, str]:
+    """Whether each subject has the lesion; nothing where the recipe has none."""
     if config.lesion is None:
         return {}
     positive = frames.holds(config.segmentation(config.encoders).values(config.lesion))
@@ -178,7 +204,8 @@ def _train_one(config: FinetuneConfig, training: Training, cohort: ClipCohort, f
     for note in initial.notes if training.fold == 0 and not config.resume else ():
         accelerator.print(f"note: {note}", file=sys.stderr)
     segmentation = config.segmentation(initial.encoders)
-    task = SegmentationTask(config, segmentation, cohort, frames, training.split, accelerator, initial.weights or None)
+    begun = config.resume and any((training.folder / "checkpoints").glob("step-*"))
+    task = SegmentationTask(config, segmentation, cohort, frames, training.split, accelerator, initial.weights or None, begun)
     if config.estimate:
         return replace(estimate(task, config.loop, config.optimiser, accelerator), detail=_cost(task, config))
     run = Run(training.folder, writes=accelerator.is_main_process)
@@ -197,16 +224,22 @@ def _train_one(config: FinetuneConfig, training: Training, cohort: ClipCohort, f
     else:
         place = environment(config.seed, str(accelerator.device.type), accelerator.num_processes)
         run.create(to_mapping(config), place, training.split.to_json())
+    if config.loop.trackers:
+        accelerator.init_trackers("ssl4neuro")
     run.summarise(**loop.fit())
+    if config.loop.trackers:
+        accelerator.end_training()
     if accelerator.is_main_process:
         _test_one(config, training, cohort, frames, accelerator.device)
     accelerator.wait_for_everyone()
     return None
 
 
-def _refuse_changes(run: Run, config: FinetuneConfig) -> None:
+def _refuse_changes(run: Run, config: FinetuneConfig, split: Split | None = None) -> None:
     saved = from_mapping(FinetuneConfig, run.saved_config(), str(run.path / "config.yaml"))
     run.refuse_changes(saved.identity(), config.identity())
+    if split is not None and json.loads((run.path / "split.json").read_text(encoding="utf-8")) != split.to_json():
+        raise UserError(f"{run.path}: cannot resume, the cohort's subjects and so the split have changed; use another --out")
 
 
 def _record(
@@ -242,7 +275,10 @@ def _baselines(
     if config.baselines and config.lesion is not None and moving and config.clip.frames > 1:
         subject = cohort.index["subject"].to_numpy()[frames.row]
         train = frames[np.isin(subject, [*training.split.train, *training.split.validation])]
-        yield score_motion_energy(config.segmentation({}), cohort, train, test, config.clip, training.fold)
+        _, comma, budget = training.model.partition(",")
+        yield score_motion_energy(
+            config.segmentation({}), cohort, train, test, config.clip, training.fold, f"{MOTION_ENERGY}{comma}{budget}"
+        )
 
 
 def _cost(task: SegmentationTask, config: FinetuneConfig) -> str:

@@ -60,6 +60,12 @@ class FinetuneConfig:
     def __post_init__(self) -> None:
         if self.folds == 1 or self.folds < 0:
             raise ValueError("folds: at least 2, or 0 for a single split")
+        if self.folds and (self.split.hold_subjects or self.split.hold_sites):
+            raise ValueError(
+                "folds test everybody once, so nobody can be held out by name; leave folds out (--folds 0), or the names"
+            )
+        if self.clip.sampling != "cycle":
+            raise ValueError("clip.sampling: only cycle shows the frame to be segmented first")
         if self.patients and self.label_fraction:
             raise ValueError("patients and label_fraction are two ways to say how many subjects; give one of them")
         if any(n < 1 for n in self.patients) or not all(0 < share <= 1 for share in self.label_fraction):

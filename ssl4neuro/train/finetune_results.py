@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from safetensors.numpy import load_file
+from safetensors import safe_open
 
 from ssl4neuro.config import to_mapping
 from ssl4neuro.data.animation import write_gif
@@ -27,7 +27,6 @@ from ssl4neuro.train.finetune_config import FinetuneConfig
 
 SCANS, TEST_MASKS, RESULTS, OVERLAYS = "scans.tsv", "test.safetensors", "results", "overlays"
 NUMBERS = ("value", "ci_low", "ci_high")
-KEYS = ("subject", "session", "run", "view", "phase", "structure", "model")
 
 
 def write_results(config: FinetuneConfig, cohort: ClipCohort, trainings: Sequence[tuple[Path, Split]], stamp: str) -> Path:
@@ -38,7 +37,6 @@ def write_results(config: FinetuneConfig, cohort: ClipCohort, trainings: Sequenc
         stamp: said of every number, e.g. that subjects were seen in pretraining.
     """
     scans = pd.concat([read_scans(folder) for folder, _ in trainings], ignore_index=True)
-    scans = scans.drop_duplicates([c for c in scans.columns if c in (*KEYS, "slice", "frame", "fold")])  # baselines per budget
     rows = summarise(scans, lesion=config.lesion, seed=config.seed)
     out = Path(config.out) / RESULTS
     settings = {
@@ -50,11 +48,19 @@ def write_results(config: FinetuneConfig, cohort: ClipCohort, trainings: Sequenc
     }  # fmt: skip
     write_segmentation_results(out, scans, rows, record={"settings": settings, "notes": [], "stamp": stamp})
     if config.overlays:
-        own = scans[scans["model"] == scans["model"].iloc[-1] if config.patients else ~scans["baseline"]]
+        folders = [folder for folder, _ in trainings]
         draw_overlays(
-            out / OVERLAYS, cohort, config.segmentation({}), own, [folder for folder, _ in trainings], config.overlays
+            out / OVERLAYS, cohort, config.segmentation({}), own_scans(scans, config.head.name), folders, config.overlays
         )
     return out
+
+
+def own_scans(scans: pd.DataFrame, head: str) -> pd.DataFrame:
+    """Those of the head itself, not of baselines and variants; in few-label runs of the one that was trained on most."""
+    own = scans[~scans["baseline"].astype(bool)]
+    mine = own[own["model"].str.partition(",")[0] == head]
+    mine = own if mine.empty else mine
+    return mine[mine["model"] == mine["model"].iloc[-1]]
 
 
 def draw_overlays(
@@ -85,7 +91,8 @@ def draw_overlays(
             write_gif(animate_case(case), out / f"{number:02d}.gif", max(seconds, 0.04))
             line["animation"] = f"{number:02d}.gif"
         lines.append(line)
-    pd.DataFrame(lines).to_csv(out / "index.tsv", sep="\t", index=False)
+    columns = ["file", "why", "animation", "note", "subject", "session", "slice", "frame"]
+    pd.DataFrame(lines, columns=columns).to_csv(out / "index.tsv", sep="\t", index=False)
 
 
 def _case(cohort: ClipCohort, segmentation: SegmentationConfig, row: Mapping[Any, Any], folders: Sequence[Path]) -> Case | None:
@@ -94,9 +101,10 @@ def _case(cohort: ClipCohort, segmentation: SegmentationConfig, row: Mapping[Any
     for folder in reversed(folders):
         if folder.name.startswith("fold-") and folder.name != f"fold-{int(row['fold'])}":
             continue
-        masks = load_file(folder / TEST_MASKS)
-        if f"predicted/{key}" in masks:
-            break
+        with safe_open(folder / TEST_MASKS, "numpy") as stored:
+            if f"predicted/{key}" in stored.keys():  # noqa: SIM118 (no mapping)
+                predicted, doubt = (stored.get_tensor(f"{what}/{key}") for what in ("predicted", "uncertainty"))
+                break
     else:
         print(f"note: {folders[0]}: no mask of row {number}, frame {frame} was kept; it is not drawn", file=sys.stderr)
         return None
@@ -108,9 +116,9 @@ def _case(cohort: ClipCohort, segmentation: SegmentationConfig, row: Mapping[Any
         title=f"{name}, slice {int(row['slice'])}: {row['why']}",
         frames=clip.frames,
         frame=frame,
-        predicted=masks[f"predicted/{key}"],
+        predicted=predicted,
         truth=truth_codes(cohort, segmentation, number, frame),
-        uncertainty=masks[f"uncertainty/{key}"].astype(np.float32),
+        uncertainty=doubt.astype(np.float32),
         classes=segmentation.names,
         interval=float(line["interval"]),
         note=f"{overlap}{distance}",
@@ -142,11 +150,14 @@ def compare_runs(first: Path, second: Path, *, structure: str | None = None, met
     Raises:
         UserError: a run without results, an unknown structure, or runs that were tested on other scans.
     """
-    tables = []
+    tables: list[pd.DataFrame] = []
+    stamps: list[str] = []
     for run in (first, second):
         scans = read_scans(Path(run) / RESULTS)
-        own = scans[~scans["baseline"]]
-        name = own["model"].iloc[-1]  # the one trained on most, in few-label runs
-        tables.append(own[own["model"] == name].assign(model=f"{name} ({Path(run).name})"))
+        record = json.loads((Path(run) / RESULTS / "results.json").read_text(encoding="utf-8"))
+        own = own_scans(scans, str(record["settings"].get("head", "")))
+        stamps += [f"STAMP {Path(run).name}: {record['stamp']}"] if record["stamp"] else []
+        tables.append(own.assign(model=f"{own['model'].iloc[0]} ({Path(run).name})"))
     names = [structure] if structure else list(tables[0]["structure"].unique())
-    return "\n\n".join(render_comparison(compare(*tables, structure=name, metric=metric, seed=seed)) for name in names)
+    blocks = [render_comparison(compare(*tables, structure=name, metric=metric, seed=seed)) for name in names]
+    return "\n\n".join([*stamps, *blocks])

@@ -44,9 +44,11 @@ def load_initial(
     Raises:
         UserError: the checkpoint has none of them, or neither the cohort nor the way clips are cut is what it was trained on.
     """
-    if not init or not encoders:
+    if not init:
         return Initial(dict(encoders), {}, Manifest())
     saved = checkpoint.load(Path(init), "best")
+    if not encoders:  # a head without them is tested on the same people as those with
+        return Initial({}, {}, saved.manifest)
     if "model" not in saved.config:
         raise UserError(f"{init}: not a pretraining run; name what `ssl4neuro pretrain` wrote")
     trained = from_mapping(ModelConfig, saved.config["model"], str(saved.path / "config.json")).modalities

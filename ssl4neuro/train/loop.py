@@ -10,12 +10,13 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import DistributedDataParallelKwargs
+from accelerate.utils import DistributedDataParallelKwargs, InitProcessGroupKwargs
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
@@ -337,7 +338,11 @@ def make_accelerator(config: LoopConfig, optimiser: OptimiserConfig, folder: Pat
         log_with=list(config.trackers) or None,
         project_dir=folder if config.trackers else None,
         # a modality that a batch lacks, or a branch that no objective uses, leaves parameters without a gradient
-        kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)],
+        # the other processes wait while one tests a head on many scans
+        kwargs_handlers=[
+            DistributedDataParallelKwargs(find_unused_parameters=True),
+            InitProcessGroupKwargs(timeout=timedelta(hours=6)),
+        ],
     )
 
 

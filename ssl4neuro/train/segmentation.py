@@ -34,6 +34,7 @@ class SegmentationTask:
         segmentation: network and classes.
         frames: every labelled frame of the cohort.
         weights: of pretrained encoders, by modality; None from scratch.
+        begun: a checkpoint will be loaded, so that no public weights are needed.
     """
 
     def __init__(
@@ -45,10 +46,11 @@ class SegmentationTask:
         split: Split,
         accelerator: Accelerator | PartialState,
         weights: Mapping[str, Mapping[str, Tensor]] | None = None,
+        begun: bool = False,
     ) -> None:
         self.config, self.cohort, self.frames, self.accelerator = config, cohort, frames, accelerator
         torch.manual_seed(mix(config.seed, 0x48454144))
-        with no_public_weights(config.resume or weights is not None):
+        with no_public_weights(weights is not None or begun):
             self.model = SegmentationModel(segmentation)
         for name, state in (weights or {}).items():
             if name in self.model.encoders:
@@ -60,7 +62,6 @@ class SegmentationTask:
         ).to(accelerator.device)  # fmt: skip
         subject = cohort.index["subject"].to_numpy()[frames.row]
         self.train, self.validation = (np.flatnonzero(np.isin(subject, part)) for part in (split.train, split.validation))
-        self._check_classes(segmentation)
         self.plan = self._plan(segmentation)
         self.batches_per_epoch = len(self.plan)
 
@@ -137,15 +138,6 @@ class SegmentationTask:
         scans = lines[["subject", "session", "slice"]].drop_duplicates()
         names = [f"{s.subject} {s.session} slice {s.slice}".replace("  ", " ") for s in scans.itertuples()]
         return ", ".join(names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "")
-
-    def _check_classes(self, segmentation: SegmentationConfig) -> None:
-        """Raises UserError when a class that is to be learnt is nowhere in the training masks."""
-        for name, value in segmentation.classes.items():
-            if not self.frames[self.train].holds([value]).any():
-                raise UserError(
-                    f"classes.{name}: no mask of the {len(self.train)} training frames holds the value {value}; train on more "
-                    "subjects, or leave the class out"
-                )
 
     def _plan(self, segmentation: SegmentationConfig) -> Plan:
         """Batches of training frames; `kind: classes` draws as many that show a structure as that do not."""

@@ -6,7 +6,7 @@ from sklearn.metrics import roc_auc_score
 
 from ssl4neuro.data.clip_rows import moving_centre
 from ssl4neuro.errors import UserError
-from ssl4neuro.evaluate.segmentation_baselines import MotionEnergyThreshold, always_empty, ring_centre
+from ssl4neuro.evaluate.segmentation_baselines import MotionEnergyThreshold, ring_centre
 
 
 def beat(seed: int, ill: bool = True) -> tuple[np.ndarray, np.ndarray, tuple[float, float]]:
@@ -64,4 +64,3 @@ def test_no_lesion_to_learn_from_and_nothing_that_moves() -> None:
     with pytest.raises(UserError, match="no training scan shows the lesion"):
         MotionEnergyThreshold().fit([clip], [target], [centre])
     assert not MotionEnergyThreshold().predict(np.ones((4, 16, 20)), (8.0, 8.0)).any()
-    assert always_empty((4, 5)).sum() == 0

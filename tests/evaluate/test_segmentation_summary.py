@@ -177,6 +177,15 @@ def test_units_without_spacing_or_slice_distance(scans: pd.DataFrame) -> None:
     assert row.dropped == full.dropped + np.isfinite(lost["hd95"]).sum()
 
 
+def test_a_patient_with_two_visits_is_one_patient() -> None:
+    first = table({"ours": 1.3})
+    second = first.assign(session="ses-2", positive=False, detected=False, tp=0, fp=0, fn=0, score=0.0)
+    once, twice = (summarise(scans, lesion="MVO", draws=50) for scans in (first, pd.concat([first, second])))
+    for metric in ("sensitivity", "specificity", "auc"):
+        a, b = (pick(rows, metric, unit="patient") for rows in (once, twice))
+        assert (a.value, a.n_units) == (b.value, b.n_units)
+
+
 def test_intervals_resample_patients(scans: pd.DataFrame) -> None:
     """Every scan ten times over is the same patients: nothing is known better. Resampling scans would narrow it threefold."""
     copies = pd.concat([scans.assign(slice=scans["slice"] + 100 * i) for i in range(10)], ignore_index=True)

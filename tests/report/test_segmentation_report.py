@@ -315,6 +315,29 @@ def test_few_label_runs_speak_of_the_one_trained_on_most(tmp_path: Path) -> None
     assert "mvo, 5 patients" in few.text
 
 
+def test_few_label_runs_show_a_learning_curve_first(page: Page, tmp_path: Path) -> None:
+    write_results(tmp_path, scans(models=("mvo, 5 patients", "mvo, 10 patients")), pictures=1)
+    few = Page(write_report(tmp_path / "results"))
+    titles = re.findall(r"<h3>(.*?)</h3>", few.source)
+    assert titles[:2] == ["Dice by number of training patients", "Dice beside baselines"]
+    dice = [find(tmp_path, model=f"mvo, {n} patients", structure="MVO", metric="dice_3d") for n in (5, 10)]
+    told = ", ".join(
+        f"{row['value']:.2f} ({row['ci_low']:.2f} to {row['ci_high']:.2f}) with {n} patients"
+        for n, row in zip((5, 10), dice, strict=True)
+    )
+    assert dice[0]["value"] != dice[1]["value"]
+    assert f"MVO, n = 6: {told}. myocardium, n = 12: " in few.alts[0]
+    drawing = few.source[few.source.index("<svg") : few.source.index("</svg>")]
+    for text in (
+        "training patients",
+        "n = 12 test patients: myocardium",
+        "n = 6 test patients: MVO",
+        "Dice in 3-D per patient",
+    ):
+        assert text in drawing
+    assert "Dice by number of training patients" not in page.source
+
+
 def test_the_stamp_is_on_top_and_in_the_methods(tmp_path: Path) -> None:
     run = write_training(tmp_path / "run", CONFIG | {"folds": 0})
     write_results(run, scans(6), pictures=1, stamp="OVERLAP: 3 of 12 subjects shaped the encoders")

@@ -1,6 +1,7 @@
 """Fine-tuning of a head from the cohort to the pooled results: every shipped recipe, every protocol, every refusal."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from ssl4neuro.evaluate.segment import load_segmenters, segment
 from ssl4neuro.shipped import find_recipe, finetuning, recipes
 from ssl4neuro.train.finetune import finetune
 from ssl4neuro.train.finetune_config import FinetuneConfig
+from ssl4neuro.train.finetune_splits import splits_for
 from ssl4neuro.train.loop import Loop
 from ssl4neuro.train.pretrain import PretrainConfig, pretrain
 
@@ -201,7 +203,7 @@ def test_only_subjects_that_the_encoders_have_not_seen_are_tested(cohort: Cohort
     assert not (tmp_path / "leak").exists()
     flags = lesions("--init", str(pretrained), "--folds", "2", "--allow_overlap")
     stamped = Path(str(finetune(config("mvo", cohort, tmp_path / "stamped", *flags))))
-    assert json.loads((stamped / "results" / "results.json").read_text())["stamp"].startswith("OVERLAP: 6 of 8")
+    assert json.loads((stamped / "results" / "results.json").read_text())["stamp"].startswith("OVERLAP: 6 of 8 test subjects")
 
 
 def test_folds_test_every_subject_once_and_are_averaged_for_new_cohorts(cohort: Cohort, tmp_path: Path) -> None:
@@ -245,6 +247,57 @@ def test_a_crossfit_pretraining_gives_each_fold_its_own_encoders(cohort: Cohort,
         )
 
 
+def test_duplicates_under_other_names_do_not_pass_a_crossfit(cohort: Cohort, tmp_path: Path) -> None:
+    """The same hearts twice: whom one fold holds out, its encoders have seen as somebody else."""
+    root = source(tmp_path / "acdc", patients=4)
+    for number in range(1, 5):
+        shutil.copytree(root / f"patient{number:03d}", root / f"patient{number + 4:03d}")
+        for file in list((root / f"patient{number + 4:03d}").iterdir()):
+            renamed = file.rename(file.with_name(file.name.replace(f"patient{number:03d}", f"patient{number + 4:03d}")))
+            image = nib.load(renamed)
+            again = nib.Nifti1Image(np.asarray(image.dataobj), image.affine)
+            again.header["descrip"] = b"exported again"  # another file, the same frames
+            nib.save(again, renamed)
+    twice = prepare_clips(tmp_path / "twice", source=root, layout="acdc")
+    flags = ["--clip.size", "32", "--clip.frames", "4", "--loop.epochs", "1", "--sampling.batch_size", "3", "--crossfit", "2"]
+    words = ["--data", str(twice.path), "--out", str(tmp_path / "cf"), *flags, "--split.validation", "0", "--seed", "1"]
+    pretrain(load(PretrainConfig, find_recipe("cine_contrastive"), words))
+    with pytest.raises(UserError, match="were seen under other names"):
+        finetune(config("mvo", twice, tmp_path / "run", *lesions("--init", str(tmp_path / "cf"))))
+    stamped = finetune(config("mvo", twice, tmp_path / "run", *lesions("--init", str(tmp_path / "cf"), "--allow-overlap")))
+    assert json.loads((Path(str(stamped)) / "results" / "results.json").read_text())["stamp"].startswith("OVERLAP")
+    (tmp_path / "cf" / "fold-1" / "summary.json").unlink()
+    with pytest.raises(UserError, match="is not finished"):
+        finetune(config("mvo", twice, tmp_path / "run2", *lesions("--init", str(tmp_path / "cf"), "--allow-overlap")))
+
+
+def test_a_cohort_that_has_grown_is_not_resumed_with_another_split(cohort: Cohort, tmp_path: Path) -> None:
+    run = Path(str(finetune(config("mvo", cohort, tmp_path / "run", *lesions("--folds", "2")))))
+    grown = prepare_clips(tmp_path / "grown", source=source(tmp_path / "acdc", patients=10), layout="acdc")
+    with pytest.raises(UserError, match="the cohort's subjects and so the split have changed"):
+        finetune(config("mvo", grown, run, *lesions("--folds", "2", "--resume")))
+
+
+def test_a_head_without_encoders_is_tested_on_the_same_people(cohort: Cohort, pretrained: Path, tmp_path: Path) -> None:
+    flags = lesions("--init", str(pretrained), "--loop.steps", "1")
+    ours, plain = (
+        Path(str(finetune(config("mvo", cohort, tmp_path / name, *flags, *more))))
+        for name, more in (("ours", ()), ("unet", ("--head", "{name: unet, preset: tiny}", "--encoders", "{}")))
+    )
+    assert set(scans_of(ours)["subject"]) == set(scans_of(plain)["subject"])
+
+
+def test_sites_stay_together_when_that_is_asked_for() -> None:
+    sites = {f"s{i:02d}": "abcd"[i % 4] for i in range(16)}
+    base = load(FinetuneConfig, find_recipe("mvo"), ["--split.by_site", "true", "--folds", "3"])
+    splits, stamp = splits_for(base, sites, {}, ["s00"])  # one of site a is seen, so nobody of a is tested
+    assert not stamp
+    assert {sites[s] for split in splits for s in split.holdout} == set("bcd")
+    for split in splits:
+        parts = [{sites[s] for s in part} for part in (split.train, split.validation, split.holdout)]
+        assert not parts[0] & parts[1] | parts[0] & parts[2] | parts[1] & parts[2]
+
+
 def test_ablations_end_in_one_table_and_compare_tests_two_runs(
     cohort: Cohort, finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -273,6 +326,10 @@ def test_estimating_writes_nothing(cohort: Cohort, tmp_path: Path) -> None:
         (("--head.preset", "mvo_tny"), r"has no preset 'mvo_tny' \(did you mean 'mvo_tiny'"),
         (("--patients", "[40]", "--folds", "2"), r"patients 40: the training folds have 4 subjects"),
         (("--augment.phase_shift", "0.2"), r"augment\.phase_shift: the frame to be segmented comes first"),
+        (("--folds", "2", "--split.hold_subjects", "patient001"), r"folds test everybody once"),
+        (("--clip.sampling", "stride"), r"clip\.sampling: only cycle shows the frame to be segmented first"),
+        (("--split.holdout", "0"), r"split\.holdout 0: nobody is left to test on"),
+        (("--postprocess.inside", "wall", "--postprocess.unit", "px"), r"postprocess\.unit: "),
         (("--head.classes", "3"), r"head\.classes: follows from the rest of the recipe"),
     ],
 )

@@ -16,7 +16,7 @@ SIDE, FRAMES, BATCH, STEPS = 32, 5, 8, 60
 
 
 def rings(count: int, seed: int) -> tuple[Tensor, Tensor]:
-    """Clips [count, 1, time, side, side] of bright cavities in dark walls, and the part of the first frame's wall that stays."""
+    """Clips [count, 1, time, side, side] of bright cavities in dark walls, and the part of the wall that stays."""
     g = torch.Generator().manual_seed(seed)
     middle = (SIDE - 1) / 2 + 2 * (torch.rand(count, 2, generator=g) - 0.5)
     y, x = (torch.arange(SIDE, dtype=torch.float32) - middle[:, i, None] for i in (0, 1))
