@@ -54,7 +54,7 @@ def curves(series: Mapping[str, Curve], ylabel: str, *, best: int | None = None,
         axes.margins(x=0.02)
         if len(series) > 1 or best is not None or ylabel not in series:
             axes.legend(frameon=False, fontsize=7.5, loc="best")
-        return _svg(canvas)
+        return svg(canvas)
 
 
 def estimates(rows: Sequence[Mapping[str, Any]], metrics: Sequence[str]) -> str:
@@ -66,7 +66,7 @@ def estimates(rows: Sequence[Mapping[str, Any]], metrics: Sequence[str]) -> str:
         for axes, metric in zip(panels, metrics, strict=True):
             _estimates_panel(axes, [row for row in rows if row["metric"] == metric], names)
             axes.set_title(metric, fontsize=9)
-        return _svg(canvas)
+        return svg(canvas)
 
 
 def _estimates_panel(axes: Axes, rows: Sequence[Mapping[str, Any]], names: Sequence[str]) -> None:
@@ -113,7 +113,7 @@ def confusion(counts: Float[np.ndarray, "true predicted"], classes: Sequence[str
         axes.spines[:].set_visible(False)
         axes.set_xlabel("predicted")
         axes.set_ylabel("true")
-        return _svg(canvas)
+        return svg(canvas)
 
 
 def agreement(mean: Float[np.ndarray, "n"], difference: Float[np.ndarray, "n"], lines: Mapping[str, float], unit: str) -> str:
@@ -140,7 +140,7 @@ def agreement(mean: Float[np.ndarray, "n"], difference: Float[np.ndarray, "n"], 
         axes.margins(x=0.06, y=0.18)
         left, right = axes.get_xlim()
         axes.set_xlim(left, right + 0.3 * (right - left))  # for the names of the lines
-        return _svg(canvas)
+        return svg(canvas)
 
 
 def roc(series: Mapping[str, tuple[Float[np.ndarray, "_"], Bool[np.ndarray, "_"]]]) -> str:
@@ -157,7 +157,7 @@ def roc(series: Mapping[str, tuple[Float[np.ndarray, "_"], Bool[np.ndarray, "_"]
         axes.set_xlim(-0.02, 1.02)
         axes.set_ylim(-0.02, 1.02)
         axes.legend(frameon=False, fontsize=7.5, loc="lower right")
-        return _svg(canvas)
+        return svg(canvas)
 
 
 def roc_points(score: Float[np.ndarray, "n"], positive: Bool[np.ndarray, "n"]) -> Curve:
@@ -178,7 +178,7 @@ def _thin(x: Float[np.ndarray, "n"], y: Float[np.ndarray, "n"]) -> Curve:
     return np.array([x[b].mean() for b in bins]), np.array([y[b].mean() for b in bins])
 
 
-def _svg(canvas: Canvas) -> str:
+def svg(canvas: Canvas) -> str:
     """SVG markup to put into HTML: no XML header, no name spaces or metadata, no ids that nothing refers to."""
     buffer = io.StringIO()
     canvas.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None})

@@ -101,7 +101,9 @@ def _overlap(run: SegmentationRun, own: Row, *, first: bool) -> str:
         return f"For {place(own)} it is {value}."
     text = f"On scans that show it, {own['model']} reaches a mean Dice of {value} for {place(own)}."
     rivals = run.select("dice", structure=own["structure"], unit="scan", convention=POSITIVES)
+    trained = str(own["model"]).partition(",")[2]  # ", 5 patients": against baselines that were fitted on as many
     rivals = [r for r in rivals if r.get("baseline") and r.get("phase") == own.get("phase")]
+    rivals = [r for r in rivals if str(r["model"]).partition(",")[2] in ("", trained)]
     if not rivals:
         return text + " No baseline was computed, so the number stands alone."
     best = max(rivals, key=lambda row: row["value"])
@@ -166,8 +168,8 @@ def _thin_ice(run: SegmentationRun) -> list[Notice]:
     for row in run.select("hd95"):
         if row["model"] == run.own and row.get("dropped"):
             of = f"{row['dropped']} of {row['n_units'] + row['dropped']} scans"
-            text = f"HD95 of {place(row)} is undefined for {of}, on which nothing was found; its mean is over the others"
-            notices.append(Notice("note", f"{text} and flatters."))
+            text = f"HD95 of {place(row)} leaves out {of}, on which nothing was found or whose pixel spacing is in another unit"
+            notices.append(Notice("note", f"{text}; its mean is over the others and flatters."))
     if run.rows and not any(row.get("baseline") for row in run.rows):
         notices.append(
             Notice("warning", "No baseline stands beside these numbers; train one, e.g. a U-Net on the still frame.")

@@ -61,7 +61,7 @@ def _learning(run: SegmentationRun) -> list[Figure]:
     with mpl.rc_context(figures.SETTINGS):
         canvas = Canvas(figsize=(3.4 * phases + 1, 3.4), layout="constrained")
         draw_learning_curves(canvas, found, figures.SERIES)
-        svg = figures._svg(canvas)
+        svg = figures.svg(canvas)
     what = HEADLINE[found[0].metric]
     caption = (
         f"{what}: mean and 95 % interval over test patients, by the number of patients that the head was trained on "

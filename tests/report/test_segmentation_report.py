@@ -190,7 +190,7 @@ def test_the_answer_stands_first_with_interval_n_and_the_strongest_baseline(fold
 
 def test_notices_say_why_numbers_are_less_certain_than_they_look(page: Page) -> None:
     assert "Only 6 test patients show MVO" in page.text
-    assert "HD95 of MVO is undefined for 3 of 18 scans" in page.text
+    assert "HD95 of MVO leaves out 3 of 18 scans" in page.text
     assert "counts an empty prediction on a scan without lesion as Dice 1" in page.text
     assert "No patient was tested by a head or an encoder that had seen them" in page.text
 
