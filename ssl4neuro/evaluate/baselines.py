@@ -73,7 +73,7 @@ def cohort_baselines(problem: Problem, cohort: Cohort) -> tuple[list[Candidate],
     return found, [f"FNC, PCA and band power: {len(parts.keys)} parts per scan, by {parts.by}"]
 
 
-def cohort_rows(table: pd.DataFrame, cohort: Cohort, unit: str) -> list[Int[np.ndarray, "rows"]]:
+def cohort_rows(table: pd.DataFrame, cohort: Cohort, unit: str) -> list[Int[np.ndarray, "_"]]:
     """The cohort's rows of every line of a sample, session or subject table.
 
     Raises:

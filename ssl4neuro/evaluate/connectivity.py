@@ -13,7 +13,7 @@ BANDS_HZ = ((0.008, 0.027), (0.027, 0.073), (0.073, 0.1), (0.1, 0.15), (0.15, 0.
 LIMIT = 0.999999  # correlations are clipped before Fisher's z, so that two equal courses stay finite
 
 
-def fnc(courses: Sequence[Float[np.ndarray, "time"]]) -> Float[np.ndarray, "pairs"]:
+def fnc(courses: Sequence[Float[np.ndarray, "_"]]) -> Float[np.ndarray, "pairs"]:
     """Functional network connectivity: Fisher z of the courses' correlations, upper triangle row by row."""
     length = min(len(course) for course in courses)
     matrix = np.stack([np.asarray(course[:length], dtype=np.float64) for course in courses])
@@ -44,10 +44,10 @@ class Layout:
 
     keys: tuple[object, ...]
     by: str  # "component" or "network"
-    rows: list[list[Int[np.ndarray, "rows"]]]  # [unit][key] -> rows, one per scan and component
+    rows: list[list[Int[np.ndarray, "_"]]]  # [unit][key] -> rows, one per scan and component
 
 
-def layout(index: pd.DataFrame, units: Sequence[Int[np.ndarray, "rows"]]) -> Layout | None:
+def layout(index: pd.DataFrame, units: Sequence[Int[np.ndarray, "_"]]) -> Layout | None:
     """Parts that all units share: components where every scan has the same ones, otherwise networks; None if fewer than two.
 
     Component numbers of separate decompositions (MELODIC per scan) mean nothing across scans; but there the sets differ or the

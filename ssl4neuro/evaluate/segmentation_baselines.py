@@ -32,7 +32,7 @@ class MotionEnergyThreshold:
 
     def fit(
         self,
-        clips: Sequence[Float[np.ndarray, "time height width"]],
+        clips: Sequence[Float[np.ndarray, "_ height width"]],
         targets: Sequence[Bool[np.ndarray, "height width"]],
         centres: Sequence[tuple[float, float]],
     ) -> "MotionEnergyThreshold":

@@ -122,8 +122,11 @@ class SegmentationTask:
             dice[name] = float(values[~values.isnan()].mean())
         lesion = model.config.lesion
         signal = dice[lesion] if lesion else float(np.nanmean(list(dice.values())))
-        wanted = sums["loss"] if self.config.monitor.signal == "loss" else signal
-        return {**sums, **{f"dice/{name}": value for name, value in dice.items()}, "signal": wanted}
+        measures = {**sums, **{f"dice/{name}": value for name, value in dice.items()}}
+        if self.config.monitor.signal == "loss":
+            return {**measures, "signal": sums["loss"]}
+        # nothing found is no signal: the first of many such checkpoints is not the best one
+        return {**measures, "signal": signal} if signal > 0 else measures
 
     def alarms(self, measures: Mapping[str, float]) -> list[str]:
         return [
