@@ -1,7 +1,7 @@
 """Probe frozen embeddings for a label, beside its baselines: `probe` from disk, `probe_arrays` from memory."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -12,6 +12,7 @@ from jaxtyping import Bool, Float, Shaped
 from ssl4neuro.data.embeddings import Embeddings, Unit
 from ssl4neuro.errors import UserError
 from ssl4neuro.evaluate.baselines import cohort_baselines, open_cohort, simple_baselines
+from ssl4neuro.evaluate.check import Check
 from ssl4neuro.evaluate.crossval import Candidate, Outcome, Row, Settings, evaluate, provenance
 from ssl4neuro.evaluate.features import ArrayFeatures
 from ssl4neuro.evaluate.metrics import Task
@@ -39,6 +40,8 @@ class ProbeResult:
     predictions: pd.DataFrame
     confusion: dict[str, list[list[float]]]
     source: dict[str, Any]
+    checks: tuple[Check, ...] = ()  # of the leak audit
+    tables: dict[str, pd.DataFrame] = field(default_factory=dict)  # further tables by name, each written as NAME.tsv
     out: Path | None = None
 
     def row(self, name: str, metric: str | None = None) -> Row:

@@ -33,6 +33,8 @@ def write_results(result: "ProbeResult", out: Path) -> Path:
         (folder / "results.json").write_text(json.dumps(record(result), indent=1, allow_nan=False), encoding="utf-8")
         result.predictions.to_csv(folder / "predictions.tsv", sep="\t", index=False)
         frame(result).to_csv(folder / "table.csv", index=False)
+        for name, table in result.tables.items():
+            table.to_csv(folder / f"{name}.tsv", sep="\t", index=False)
         (folder / "table.md").write_text(markdown(result), encoding="utf-8")
         estimates_figure(result, folder / "estimates.png")
         if result.classes:
@@ -47,7 +49,8 @@ def record(result: "ProbeResult") -> dict[str, Any]:
     rows = [{k: _finite(v) for k, v in dataclasses.asdict(row).items()} for row in result.rows]
     return {
         "format": FORMAT, "version": VERSION, **fields, "classes": list(result.classes), "notes": list(result.notes),
-        "method": METHOD, "rows": rows,
+        "method": METHOD, "rows": rows, "checks": [dataclasses.asdict(check) for check in result.checks],
+        "tables": list(result.tables),
     }  # fmt: skip
 
 
