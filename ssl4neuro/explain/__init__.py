@@ -1,1 +1,1 @@
-"""Where in the brain, the picture or the spectrum an answer comes from. Takes modules and arrays; knows nothing of runs or cohorts."""
+"""Where in the brain, the picture or the spectrum an answer comes from: modules and arrays in, maps out; no runs, no cohorts."""
