@@ -28,7 +28,7 @@ class Progress:
             self._bar.update(self._task, advance=n, fields=text, rate=f"{self._rate():.3g} {self.unit}/s")
         elif time.monotonic() - self.last_line > LOG_EVERY_S:
             self.last_line = time.monotonic()
-            left = f", {(self.total - self.done) / max(self._rate(), 1e-9):.0f} s left" if self.total else ""
+            left = f", {(self.total - self.done) / max(self._rate(), 1e-9):.0f} s left" if self.total and self.done else ""
             of = f"/{self.total}" if self.total else ""
             print(
                 f"{self.description}: {self.done}{of} {self.unit}s, {self._rate():.3g}/s{left}  {text}",

@@ -23,8 +23,8 @@ def recipes() -> list[Path]:
 
 
 def finetuning(recipe: Path) -> bool:
-    """Whether a recipe trains a head rather than encoders."""
-    return any(line.startswith("head:") for line in recipe.read_text(encoding="utf-8").splitlines())
+    """Whether a recipe is one of `finetune`: it trains a head, or names a task."""
+    return any(line.startswith(("head:", "task:")) for line in recipe.read_text(encoding="utf-8").splitlines())
 
 
 def summary(recipe: Path) -> str:

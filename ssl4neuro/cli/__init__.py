@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 import tyro
 
-from ssl4neuro.cli import doctor, evaluate, predict, prepare, pretrain, recipes, report, retrieve, simulate  # noqa: F401 (they register)
+from ssl4neuro.cli import compare, doctor, evaluate, explain, predict, prepare, pretrain, recipes, report, retrieve, simulate  # noqa: F401 (they register)
 from ssl4neuro.cli.apps import GROUPS, app
 from ssl4neuro.cli.finetune import ablate_command, finetune_command
 from ssl4neuro.cli.pretrain import pretrain_command

@@ -1,11 +1,9 @@
-"""`ssl4neuro finetune`, `ablate`, `compare`."""
+"""`ssl4neuro finetune`, `ablate`."""
 
 import shlex
 import sys
 from pathlib import Path
-from typing import Any, Literal
-
-from tyro.conf import Positional
+from typing import Any
 
 from ssl4neuro.cli.apps import app
 
@@ -15,16 +13,19 @@ def finetune_command(words: list[str]) -> int:
     if not words or words[0] in {"-h", "--help"}:
         print(_usage("finetune"))
         return 0
-    from ssl4neuro.train.finetune import Interrupted, finetune
-    from ssl4neuro.train.finetune_results import render_results
+    from ssl4neuro.train.interruption import Interrupted
+    from ssl4neuro.train.tasks import TASKS
 
     config = _read(words)
+    task = TASKS[config.task]
     try:
-        found = finetune(config)
+        found = task.run(config)
     except Interrupted as stop:
-        print(f"{stop}; continue with: {shlex.join(['ssl4neuro', 'finetune', *words])} --resume", file=sys.stderr)
+        more = [] if config.resume else ["--resume"]
+        print(f"{stop}; continue with: {shlex.join(['ssl4neuro', 'finetune', *words, *more])}", file=sys.stderr)
         return 130
-    print(found if config.estimate else f"{render_results(Path(str(found)))}\n\n{found}")
+    if _main_process():
+        print(found if config.estimate else f"{task.render(Path(str(found)))}\n\n{found}")
     return 0
 
 
@@ -33,9 +34,8 @@ def ablate_command(words: list[str]) -> int:
     if not words or words[0] in {"-h", "--help"}:
         print(_usage("ablate"))
         return 0
-    from ssl4neuro.train.ablate import ablate
-    from ssl4neuro.train.finetune import Interrupted
-    from ssl4neuro.train.finetune_results import render_results
+    from ssl4neuro.train.interruption import Interrupted
+    from ssl4neuro.train.tasks import TASKS
 
     only: list[str] = []
     if "--only" in words[:-1]:
@@ -43,9 +43,10 @@ def ablate_command(words: list[str]) -> int:
         only = words[at + 1].split(",")
         del words[at : at + 2]
     config = _read(words)
+    task = TASKS[config.task]
     try:
-        found = ablate(config, only)
-        print(f"{render_results(found)}\n\n{found}")
+        found = task.ablate(config, only)
+        print(f"{task.render(found)}\n\n{found}")
     except Interrupted as stop:
         print(f"{stop}; continue with the same command and --resume", file=sys.stderr)
         return 130
@@ -53,30 +54,41 @@ def ablate_command(words: list[str]) -> int:
 
 
 def _read(words: list[str]) -> Any:
-    from ssl4neuro.config import load
+    from ssl4neuro.config import from_mapping, merge_flags, read_yaml
     from ssl4neuro.errors import UserError
+    from ssl4neuro.registry import suggest
     from ssl4neuro.shipped import find_recipe
-    from ssl4neuro.train.finetune_config import FinetuneConfig
+    from ssl4neuro.train.tasks import DEFAULT, TASKS
 
     if words[0].startswith("--"):
         raise UserError(f"{words[0]}: name the recipe first, e.g. ssl4neuro finetune mvo --data COHORT --out RUN")
-    return load(FinetuneConfig, find_recipe(words[0]), words[1:])
+    recipe = find_recipe(words[0])
+    values = read_yaml(recipe)
+    merge_flags(values, words[1:])
+    task = values.get("task", DEFAULT)
+    if task not in TASKS:
+        raise UserError(f"{recipe.name}.task: no task '{task}'{suggest(str(task), TASKS)}")
+    return from_mapping(TASKS[task].config, values, recipe.name)
+
+
+def _main_process() -> bool:
+    from accelerate import PartialState
+
+    return PartialState().is_main_process
 
 
 def _usage(command: str) -> str:
-    """Usage, with every key of a recipe and its default."""
+    """Usage, with every key of the recipes and its default."""
     from ssl4neuro.config import describe
     from ssl4neuro.shipped import finetuning, recipes
-    from ssl4neuro.train.finetune_config import FinetuneConfig
+    from ssl4neuro.train.tasks import TASKS
 
     more = " [--only TABLE,TABLE]" if command == "ablate" else " [--estimate]"
     return "\n".join([
         f"usage: ssl4neuro {command} RECIPE --data COHORT --out RUN [--init PRETRAINED] [--resume]{more} [--field value ...]",
         "",
         f"RECIPE: a YAML file, or one of {', '.join(recipe.stem for recipe in recipes() if finetuning(recipe))}.",
-        "",
-        "Fields, with their defaults:",
-        *describe(FinetuneConfig),
+        *(line for name in TASKS for line in ("", f"Fields of task {name}:", *describe(TASKS[name].config))),
     ])  # fmt: skip
 
 
@@ -90,28 +102,3 @@ def _finetune_help() -> int:
 def _ablate_help() -> int:
     """Train the variants that a recipe lists under `ablations`, and put them into one table."""
     return ablate_command(["--help"])
-
-
-@app.command
-def compare(
-    first: Positional[Path],
-    second: Positional[Path],
-    /,
-    *,
-    structure: str | None = None,
-    metric: Literal["dice", "dice_3d", "jaccard", "precision", "recall", "hd95", "hsd"] = "dice",
-    seed: int = 0,
-) -> int:
-    """Paired test between two fine-tuned models on the same test subjects.
-
-    Args:
-        first: run of `finetune`.
-        second: another one, tested on the same subjects.
-        structure: what to compare; by default every structure.
-        metric: averaged over a patient's scans that show the structure (dice_3d: stacks), then compared between patients.
-        seed: of bootstrap and permutations.
-    """
-    from ssl4neuro.train.finetune_results import compare_runs
-
-    print(compare_runs(first, second, structure=structure, metric=metric, seed=seed))
-    return 0

@@ -41,6 +41,7 @@ def prepare_ica(
     confounds: str | None = None,
     band: tuple[float, float] | None = None,
     drop_volumes: int = 0,
+    lesions: Path | None = None,
     workers: int = 1,
     skip_bad: bool = False,
     name: str | None = None,
@@ -69,6 +70,8 @@ def prepare_ica(
         confounds: nilearn's strategy: simple, scrubbing, compcor or ica_aroma.
         band: band-pass in Hz, low and high.
         drop_volumes: volumes to leave out at the start of every scan.
+        lesions: folder of lesion masks named sub-01[_ses-post]*.nii.gz, in the space of the maps; a subject's masks are united
+            and cut out of all of its scans.
         workers: scans read in parallel.
         skip_bad: go on without bad scans and list them in cohort.json.
         name: dataset name; the firewall compares subjects by it.
@@ -80,7 +83,7 @@ def prepare_ica(
         out, bids=bids, maps=maps, canica=canica, canica_subjects=canica_subjects, melodic=melodic, templates=templates,
         assignment=assignment, gift=gift, mask=mask, networks=networks, participants=participants, sessions=sessions,
         resolution=resolution, task=task, space=space, run=run, confounds=confounds, band=band, drop_volumes=drop_volumes,
-        workers=workers, skip_bad=skip_bad, name=name, replace=replace,
+        lesions=lesions, workers=workers, skip_bad=skip_bad, name=name, replace=replace,
     )  # fmt: skip
     print(_summary(cohort))
     return 0

@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 from tyro.conf import Positional, arg
 
 from ssl4neuro.cli.apps import app
+from ssl4neuro.cli.evaluate import names_of
 
 
 @app.command
@@ -16,18 +17,27 @@ def index(
     *,
     unit: Literal["sample", "session"] = "sample",
     kind: Literal["auto", "flat", "ivf", "hnsw", "pq"] = "auto",
+    participants: Path | None = None,
+    subject_column: str | None = None,
+    features: tuple[str, ...] = (),
 ) -> int:
     """Build a faiss index of embeddings; reports its recall against exact search.
 
     Args:
-        embeddings: folder that `ssl4neuro embed` wrote.
+        embeddings: folder that `ssl4neuro embed` wrote, or a parquet, csv, tsv or npz file of features from another tool.
         out: index folder to write.
         unit: index samples or whole scans.
         kind: auto chooses by size.
+        participants: table of labels of the subjects (and sessions) in a file of another tool.
+        subject_column: column of subjects in such a file, if it is not called subject, participant_id or id.
+        features: list columns, arrays or prefixes of the feature columns of such a file, e.g. emb_; by default all.
     """
     from ssl4neuro.retrieve.index import build_index
 
-    print(build_index(embeddings, out, unit=unit, kind=kind))
+    found = build_index(
+        embeddings, out, unit=unit, kind=kind, participants=participants, subject=subject_column, features=names_of(features)
+    )
+    print(found)
     return 0
 
 
@@ -44,6 +54,8 @@ def query(
     where: tuple[str, ...] = (),
     include_self: bool | None = None,
     exclude_subject: bool = False,
+    subject_column: str | None = None,
+    features: tuple[str, ...] = (),
 ) -> int:
     """The most similar samples or scans.
 
@@ -57,12 +69,14 @@ def query(
         where: filters such as site==A or "network in DMN,SC".
         include_self: let the row find itself; by default only across modalities.
         exclude_subject: leave out the subject of the query.
+        subject_column: column of subjects, where --like is a file of another tool.
+        features: its feature columns.
     """
     from ssl4neuro.retrieve.query import query as run_query
 
     found = run_query(
         index, row=row, like=like, source=source, target=target, k=k, where=where, include_self=include_self,
-        exclude_subject=exclude_subject,
+        exclude_subject=exclude_subject, subject=subject_column, features=names_of(features),
     )  # fmt: skip
     print(found.to_string(index=False))
     return 0

@@ -19,6 +19,7 @@ def simulate_ica(
     effect: float = 1.0,
     sites: int = 2,
     confounded: bool = False,
+    cavity: bool = False,
     seed: int = 0,
 ) -> int:
     """A cohort of MELODIC folders with a known pre/post effect; the ground truth is written beside the data.
@@ -31,13 +32,14 @@ def simulate_ica(
         effect: size of the state effect; 0 gives a null cohort.
         sites: number of scanners.
         confounded: scanner gain, motion and duration follow the state.
+        cavity: the operation leaves a cavity in the maps; lesion masks for `prepare ica --lesions` are written.
         seed: another seed gives another cohort.
     """
     from ssl4neuro.simulate.ica import simulate_ica as simulate
 
     simulate(
         out, subjects=subjects, resolution=resolution, effect=effect, sites=sites, confounded=confounded,
-        seed=seed,
+        cavity=cavity, seed=seed,
     )  # fmt: skip
     return 0
 

@@ -54,6 +54,7 @@ class Record:
     file_hash: str = ""
     data_hash: str = ""  # of the values alone, whatever the header says; empty where they could not be read
     intensity: float = math.nan  # mean of the brain, raw units
+    header: dict[str, str] = field(default_factory=dict)  # free text, number type and scaling, where there is a header
 
     @property
     def scan(self) -> str:

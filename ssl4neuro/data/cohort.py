@@ -23,6 +23,7 @@ from ssl4neuro.registry import suggest
 FORMAT, VERSION = "ssl4neuro cohort", 1
 RECORD, ROWS, MASK = "cohort.json", "rows.arrow", "mask.nii.gz"
 PARTICIPANTS, SESSIONS, ASSIGNMENT, GROUP_MAPS = "participants.tsv", "sessions.tsv", "assignment.tsv", "group_maps.nii.gz"
+EXCLUDED = "excluded.tsv"  # lines of the user's table of participants of whom no scan could be used, if there are some
 SCAN_KEY = ("participant_id", "session_id", "run_id")
 SCAN_COLUMNS = ("subject", "session", "run", "site")
 

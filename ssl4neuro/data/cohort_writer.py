@@ -150,6 +150,9 @@ def _write_tables(folder: Path, lines: list[dict[str, Any]], parts: CohortParts,
     sessions.to_csv(folder / cohort.SESSIONS, sep="\t", index=False, na_rep="n/a")
     subjects = pd.DataFrame({"participant_id": sorted(set(sessions["participant_id"]))})
     if parts.participants is not None:
+        lost = parts.participants[~parts.participants["participant_id"].isin(subjects["participant_id"])]
+        if len(lost):  # whether they are of one group more than of another is asked by the leak audit
+            lost.to_csv(folder / cohort.EXCLUDED, sep="\t", index=False, na_rep="n/a")
         subjects = subjects.merge(parts.participants, on="participant_id", how="left", validate="one_to_one")
     subjects.to_csv(folder / cohort.PARTICIPANTS, sep="\t", index=False, na_rep="n/a")
 

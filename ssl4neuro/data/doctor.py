@@ -10,7 +10,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 
-from ssl4neuro.data import checks, inspection, inspection_clips
+from ssl4neuro.data import checks, group_checks, inspection, inspection_clips
 from ssl4neuro.data.checks import MIN_VOLUMES, Finding, Level, Record, from_error
 from ssl4neuro.data.cohort import PARTICIPANTS, RECORD, SESSIONS
 from ssl4neuro.data.grid import load_image, make_grid, volume_count
@@ -30,7 +30,8 @@ LOOKED_FOR = (
 )
 CHECKED = (
     "No finding: all files are readable and whole; no NaN, constant or repeated volumes, enough of them; repetition times, "
-    "grids and intensities agree; no scan twice; several subjects; scans and tables fit together."
+    "grids and intensities agree; no scan twice; several subjects; scans and tables fit together; files do not tell groups "
+    "apart."
 )
 
 
@@ -149,6 +150,7 @@ def _tables(records: list[Record], root: Path) -> list[Finding]:
     participants = next((root / name for name in (PARTICIPANTS, "participants.csv") if (root / name).is_file()), None)
     if participants is not None:
         findings += checks.check_participants(records, participants, participants.name)
+        findings += group_checks.check_groups(records, participants, participants.name)
     if (root / SESSIONS).is_file():
         findings += checks.check_sessions(records, root / SESSIONS, SESSIONS)
     return findings

@@ -15,7 +15,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float, Float32
+from jaxtyping import Bool, Float, Float32
 
 from ssl4neuro.errors import UserError
 
@@ -29,12 +29,19 @@ class SpatialRegression:
     inverse: Float32[np.ndarray, "components voxels"]
 
     @classmethod
-    def of(cls, maps: Float[np.ndarray, "components voxels"], name: str) -> "SpatialRegression":
-        """Prepare the regression on these in-mask maps.
+    def of(
+        cls, maps: Float[np.ndarray, "components voxels"], name: str, without: Bool[np.ndarray, "voxels"] | None = None
+    ) -> "SpatialRegression":
+        """Prepare the regression on these in-mask maps; voxels `without` (a lesion) take no part.
 
         Raises:
             UserError: more maps than voxels, a map that is constant within the mask, or maps that depend on each other.
         """
+        if without is not None:
+            part = cls.of(maps[:, ~without], name).inverse
+            inverse = np.zeros(maps.shape, dtype=np.float32)
+            inverse[:, ~without] = part
+            return cls(inverse)
         centred = maps.astype(np.float64) - maps.mean(axis=1, keepdims=True, dtype=np.float64)
         size = np.linalg.norm(centred, axis=1)
         empty = np.flatnonzero(size <= 1e-6 * np.linalg.norm(maps, axis=1))

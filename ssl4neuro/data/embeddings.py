@@ -57,8 +57,18 @@ class Embeddings:
 
     @property
     def columns(self) -> list[str]:
-        """Names of the embedding columns: modalities, `joint`, and `<modality>_projected`."""
+        """Names of the embedding columns: modalities, `joint`, `<modality>_projected`, `<modality>_layer<k>`."""
         return list(self.info["modalities"])
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What a reader of any result has to know about where these came from."""
+        return tuple(self.info.get("notes", ()))
+
+    @property
+    def rows_sha256(self) -> str | None:
+        """Of the cohort or table whose rows these are: where it is the same, so are the rows."""
+        return self.info.get("cohort_sha256") or self.info.get("table_sha256")
 
     def columns_of(self, unit: Unit) -> list[str]:
         """The columns that exist at this level: some embeddings are of whole scans only."""
@@ -126,6 +136,15 @@ class Embeddings:
         return frame
 
 
+def with_vectors(frame: pd.DataFrame, vectors: Mapping[str, Float[np.ndarray, "rows _"]]) -> pa.Table:
+    """The table with a list column of float32 per embedding."""
+    table = pa.Table.from_pandas(frame, preserve_index=False)
+    for column, matrix in vectors.items():
+        flat = pa.array(np.ascontiguousarray(matrix, dtype=np.float32).ravel())
+        table = table.append_column(column, pa.FixedSizeListArray.from_arrays(flat, matrix.shape[1]))
+    return table
+
+
 def write_embeddings(
     path: Path,
     info: Mapping[str, Any],
@@ -138,11 +157,7 @@ def write_embeddings(
     """Write an embeddings folder atomically; `info` holds what the writer knows of run, contract and manifest."""
     with new_folder(path) as folder:
         for name, frame, vectors in (("samples", samples, sample_vectors), ("sessions", sessions, session_vectors)):
-            table = pa.Table.from_pandas(frame, preserve_index=False)
-            for column, matrix in vectors.items():
-                flat = pa.array(np.ascontiguousarray(matrix, dtype=np.float32).ravel())
-                table = table.append_column(column, pa.FixedSizeListArray.from_arrays(flat, matrix.shape[1]))
-            pq.write_table(table, folder / f"{name}.parquet")
+            pq.write_table(with_vectors(frame, vectors), folder / f"{name}.parquet")
         for name, source in label_tables.items():
             (folder / name).write_bytes(Path(source).read_bytes())
         files = {f.name: {"sha256": file_sha256(f), "bytes": f.stat().st_size} for f in sorted(folder.iterdir())}

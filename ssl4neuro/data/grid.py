@@ -155,7 +155,7 @@ def check_overlap(image: Image, grid: Grid, minimum: float = MIN_OVERLAP) -> flo
         UserError: less than `minimum`.
     """
     image = _opened(image)
-    where = _positions(image, grid)
+    where = voxel_positions(image, grid)
     share = float(_within(where, image.shape[:3]).mean())
     if share < minimum:
         raise UserError(
@@ -247,7 +247,7 @@ def _sources(image: SpatialImage, grid: Grid) -> tuple[Int[np.ndarray, "sources"
     if same_grid(image, grid.affine, grid.mask.shape):
         return np.ravel_multi_index(np.nonzero(grid.mask), shape, order="F"), None
     check_overlap(image, grid)
-    where = _positions(image, grid)
+    where = voxel_positions(image, grid)
     inside = np.flatnonzero(_within(where, shape))
     where = np.clip(where[inside], 0, np.array(shape) - 1)
     low = np.minimum(np.floor(where).astype(np.int64), np.maximum(np.array(shape) - 2, 0))
@@ -264,7 +264,7 @@ def _sources(image: SpatialImage, grid: Grid) -> tuple[Int[np.ndarray, "sources"
     return needed, sparse.csr_matrix(entries, shape=(int(grid.mask.sum()), len(needed)))
 
 
-def _positions(image: SpatialImage, grid: Grid) -> Float[np.ndarray, "voxels 3"]:
+def voxel_positions(image: SpatialImage, grid: Grid) -> Float[np.ndarray, "voxels 3"]:
     """Where the in-mask voxels lie, in voxel coordinates of the image."""
     try:
         to_image = np.linalg.inv(image.affine) @ grid.affine

@@ -24,6 +24,7 @@ from ssl4neuro.data.readers.gift import GiftReader, brain_image, courses_beside,
 from ssl4neuro.data.readers.melodic import MelodicReader, folder_tr, read_mix
 from ssl4neuro.data.readers.naming import TR_RANGE, SessionTable
 from ssl4neuro.data.scan import Grid, Scan
+from ssl4neuro.data.scan_properties import header_properties
 from ssl4neuro.data.voxels import check_components, check_orientation, check_voxels, listed
 from ssl4neuro.errors import UserError
 from ssl4neuro.manifest import file_sha256
@@ -51,6 +52,7 @@ def bids(root: Path, files: Sequence[Path], grid: Grid | None) -> Inspection:
             image = load_image(path, 4)
             record.shape, record.affine = image.shape[:3], np.asarray(image.affine, dtype=float)
             record.volumes, record.file_hash = volume_count(image), file_sha256(path)
+            record.header = header_properties(image)
             findings += _repetition(record, image, path, root)
             findings += check_orientation(record, image)
             findings += check_voxels(record, image, grid)

@@ -11,10 +11,12 @@ from ssl4neuro.data.checks import Finding, Record, from_error
 from ssl4neuro.data.clip import Clip, ClipRows
 from ssl4neuro.data.clip_cohort import ClipCohort
 from ssl4neuro.data.clip_rows import ClipFormat, interval_of
+from ssl4neuro.data.grid import load_image
 from ssl4neuro.data.readers.clips import LAYOUTS
 from ssl4neuro.data.readers.dicom import is_dicom
 from ssl4neuro.data.readers.files import FORMATS, NIFTI, format_of
 from ssl4neuro.data.scan import Scan
+from ssl4neuro.data.scan_properties import header_properties
 from ssl4neuro.errors import UserError
 from ssl4neuro.progress import track
 
@@ -57,11 +59,20 @@ def raw(root: Path, layout: str) -> tuple[list[Record], list[Finding]]:
             continue
         record.file_hash = record.data_hash = hashlib.sha256(form.values(rows)).hexdigest()
         record.intensity = float(np.mean([clip.frames.mean(dtype=np.float64) for clip in rows.clips]))
+        record.header = _marks(scan, rows)
         findings += [
             _nameless(Finding("warning", record.file, line, "repair it, or prepare with --skip-bad"), scan) for line in left_out
         ]
         findings += _study(record, rows)
     return records, findings
+
+
+def _marks(scan: Scan, rows: ClipRows) -> dict[str, str]:
+    """Number type, pixel size and, of NIfTI files, the header's text: what may tell groups apart without any image."""
+    first = rows.clips[0]
+    size = "unknown" if first.spacing is None else "×".join(f"{edge:.3g}" for edge in first.spacing)
+    header = header_properties(load_image(scan.files[0])) if format_of(scan.files[0]) in NIFTI else {}
+    return {**header, "number type": header.get("number type", str(first.frames.dtype)), "pixel size (mm)": size}
 
 
 def cohort(opened: ClipCohort) -> tuple[list[Record], list[Finding]]:

@@ -14,6 +14,8 @@ from ssl4neuro.data.cohort import Cohort
 from ssl4neuro.data.preparation import Job, Labels, prepare
 from ssl4neuro.data.readers import BidsReader, CourseReader, GiftReader, MelodicReader
 from ssl4neuro.data.readers.canica import SEED, group_grid, group_maps, listed_scans
+from ssl4neuro.data.readers.lesions import LesionMaskedReader, LesionMasks
+from ssl4neuro.data.readers.naming import dataset_root
 from ssl4neuro.data.restart import FileHashes, digest
 from ssl4neuro.errors import UserError
 
@@ -42,6 +44,7 @@ def prepare_ica(
     confounds: str | None = None,
     band: tuple[float, float] | None = None,
     drop_volumes: int = 0,
+    lesions: str | Path | None = None,
     workers: int = 1,
     skip_bad: bool = False,
     name: str | None = None,
@@ -59,10 +62,11 @@ def prepare_ica(
         gift: folder of GIFT output.
         mask: brain mask, which also fixes the grid; otherwise the maps' own.
         networks: table `component`, `network`.
-        participants, sessions: label tables; found by themselves in a BIDS folder.
+        participants, sessions: label tables; found by themselves in a BIDS folder, or above all MELODIC folders.
         resolution: voxel size in mm to resample to.
         task, space, run, confounds, drop_volumes: selection and cleaning of BIDS scans, see `BidsReader`.
         band: pass band in Hz.
+        lesions: folder of lesion masks, `sub-01[_ses-post]*.nii.gz`; see `readers.lesions`.
         workers: processes that read scans.
         skip_bad: go on without scans that cannot be used and list them in cohort.json.
         name: name of the dataset, which the leakage firewall hashes with the subject; by default the source folder's.
@@ -82,11 +86,12 @@ def prepare_ica(
     warnings: list[str] = []
     images: dict[str, Path] = {}
     job_band = band
+    masks = None if lesions is None else LesionMasks.find(Path(lesions))
     if bids is not None:
         if (maps is None) == (canica is None):
             raise UserError(f"{bids}: dual regression needs group maps; give either --maps FILE or --canica K")
         root = Path(bids)
-        cleaning: dict[str, Any] = {"confounds": confounds, "band": band, "drop_volumes": drop_volumes}
+        cleaning: dict[str, Any] = {"confounds": confounds, "band": band, "drop_volumes": drop_volumes, "lesions": masks}
         chosen: dict[str, Any] = {"task": task, "space": space, "run": run}
         reader: Any = BidsReader(root, maps=_path(maps), **shared, **cleaning, **chosen)
         if canica is not None:
@@ -105,16 +110,22 @@ def prepare_ica(
         labels = Labels.found(root, _path(participants), _path(sessions))
     elif melodic:
         folders = [Path(folder) for folder in melodic]
-        reader = MelodicReader(
-            folders, **shared, templates=_path(templates), sessions=_path(sessions), assignment=_path(assignment)
-        )
-        root, source = folders[0], "melodic"
+        root, source = dataset_root(folders), "melodic"
         labels = Labels.found(root, _path(participants), _path(sessions))
+        own = root / "sessions.tsv"
+        times = sessions if sessions is not None or not own.is_file() else own
+        reader = MelodicReader(
+            folders, **shared, templates=_path(templates), sessions=_path(times), assignment=_path(assignment)
+        )
     else:
         assert gift is not None
         root, source = Path(gift), "gift"
         reader = GiftReader(root, **shared, participants=_path(participants), sessions=_path(sessions))
         labels = Labels.found(root, _path(participants), _path(sessions))
+    if masks is not None:
+        reader = LesionMaskedReader(reader, masks)
+        options["lesions"] = "masked"  # which ones is in the scans' own files
+        warnings += reader.notes()
     job = Job(
         out=Path(out), reader=reader, kind="ica", source=source, root=root, name=name, options=options, selection=selection,
         band=job_band, labels=labels, workers=workers, skip_bad=skip_bad, replace=replace, warnings=warnings, images=images,

@@ -48,6 +48,7 @@ class ScanRows:
     nuisance: dict[str, float] = field(default_factory=dict)  # mean_fd (mm), tsnr, n_volumes; goes to sessions.tsv
     assignment: list[dict[str, object]] = field(default_factory=list)  # review table: component, network, correlation, ...
     sign: Int[np.ndarray, "components"] | None = None  # ±1 to multiply by where a template or group map tells; 0: skewness
+    lesion: Bool[np.ndarray, "voxels"] | None = None  # where `maps` hold their mean elsewhere instead of data
 
 
 @runtime_checkable

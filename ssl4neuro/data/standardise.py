@@ -35,6 +35,8 @@ def finalise(rows: ScanRows, name: str, band: tuple[float, float] | None = None)
         if not np.isfinite(maps).all():
             raise UserError(f"{name}: NaN or infinite values in the maps; repair the file or give a smaller --mask")
         maps = zscore_maps(maps)
+        if rows.lesion is not None:
+            maps[:, rows.lesion] = 0  # exactly: what rounding leaves of the mean differs between scans
         keep &= maps.any(axis=1)
         maps, courses = fix_signs(maps, courses, rows.sign)
     if not keep.any():

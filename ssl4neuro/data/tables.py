@@ -44,11 +44,21 @@ def site_of(participants: pd.DataFrame | None) -> dict[str, str]:
     return {subject: str(site) for subject, site in pairs if not pd.isna(site)}
 
 
-def read_sessions(paths: Sequence[Path], scans: Sequence[Scan]) -> pd.DataFrame | None:
+def participant_names(path: Path, subject: str | None = None) -> list[str]:
+    """Names in a table of participants or sessions, as they stand there; `subject` is a further name of the column.
+
+    Raises:
+        UserError: unreadable, or no column of names.
+    """
+    return list(dict.fromkeys(_session_table(path, subject)["participant_id"]))
+
+
+def read_sessions(paths: Sequence[Path], scans: Sequence[Scan], subject: str | None = None) -> pd.DataFrame | None:
     """Label columns of the scans, one line per scan, from tables with participant_id and as needed session_id and run_id.
 
     A table without a session column holds for all sessions of a participant, and likewise for runs. In a BIDS
     `sub-X_sessions.tsv` the participant is in the file's name. Where tables have a column in common, the later one counts.
+    `subject` is a further name that the column of participants may have.
 
     Raises:
         UserError: unreadable, no participant, or two lines for one scan.
@@ -56,7 +66,7 @@ def read_sessions(paths: Sequence[Path], scans: Sequence[Scan]) -> pd.DataFrame 
     labels: dict[tuple[str, str, str], dict[str, str]] = {(s.subject, s.session, s.run): {} for s in scans}
     found = False
     for path in paths:
-        table = _session_table(path)
+        table = _session_table(path, subject)
         columns = [c for c in table if c not in SCAN_KEY and c not in NOT_LABELS]
         told = [c for c in SCAN_KEY if c in table]
         entries: dict[tuple[str, ...], dict[str, str]] = {}
@@ -86,13 +96,13 @@ def _lookup(entries: dict[tuple[str, ...], dict[str, str]], wanted: list[str]) -
     return None
 
 
-def _session_table(path: Path) -> pd.DataFrame:
+def _session_table(path: Path, subject: str | None = None) -> pd.DataFrame:
     name = path.name
     if name.startswith("sub-") and name.endswith("_sessions.tsv"):
         table = read_table(path, ("session_id",))
         table["participant_id"] = name.removesuffix("_sessions.tsv")
         return table
-    table = _with_key(path, "participant_id", PARTICIPANT_COLUMNS)
+    table = _with_key(path, "participant_id", (*([subject] if subject else []), *PARTICIPANT_COLUMNS))
     for column, names in (("session_id", SESSION_COLUMNS), ("run_id", RUN_COLUMNS)):
         present = [n for n in names if n in table]
         if present:

@@ -9,7 +9,7 @@ from ssl4neuro.encoders.clip import ClipEncoder
 from ssl4neuro.encoders.course import CourseConv
 from ssl4neuro.encoders.frame import FrameEncoder
 from ssl4neuro.encoders.fusion import Fusion
-from ssl4neuro.encoders.projector import MLPProjector
+from ssl4neuro.encoders.projector import Identity, MLPProjector
 from ssl4neuro.encoders.readout import SessionReadout
 from ssl4neuro.encoders.session import CourseSession
 from ssl4neuro.encoders.tubelet import TubeletViT
@@ -26,6 +26,7 @@ ENCODERS: dict[str, type] = {
 
 PROJECTORS: dict[str, type] = {
     "mlp": MLPProjector,
+    "identity": Identity,
 }
 
 __all__ = [
@@ -36,6 +37,7 @@ __all__ = [
     "CourseSession",
     "FrameEncoder",
     "Fusion",
+    "Identity",
     "MLPProjector",
     "SessionReadout",
     "TubeletViT",

@@ -1,4 +1,4 @@
-"""Projection head between an encoder and a contrastive loss; dropped after pretraining."""
+"""Projection heads between an encoder and a contrastive loss; dropped after pretraining."""
 
 import itertools
 from typing import Any, Literal
@@ -54,3 +54,15 @@ class MLPProjector(nn.Module):
     def forward(self, x: Float[Tensor, "batch features"]) -> Float[Tensor, "batch dim"]:
         """Not normalised: the losses do that."""
         return self.head(x)
+
+
+class Identity(nn.Module):
+    """No projection: the objective shapes the embedding itself, as where a part of it gets a meaning (change-aware pairing)."""
+
+    def __init__(self, in_dim: int):
+        super().__init__()
+        self.dim = in_dim
+
+    def forward(self, x: Float[Tensor, "batch features"]) -> Float[Tensor, "batch features"]:
+        """The embedding."""
+        return x

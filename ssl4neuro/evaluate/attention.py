@@ -10,14 +10,14 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from ssl4neuro.evaluate.folds import inner_folds
-from ssl4neuro.evaluate.linear import LinearProbe, principal_axes
+from ssl4neuro.evaluate.linear import LinearProbe
 from ssl4neuro.evaluate.metrics import Task
-from ssl4neuro.evaluate.protocol import Apply, Scores, targets
+from ssl4neuro.evaluate.protocol import Apply, Scores, joined, targets
+from ssl4neuro.evaluate.trained import answer, column_loss, leading_axes, log_prior, scores_of, standardised
 
 PENALTIES = (10.0, 1.0, 0.1)  # of half the squared weights, against the summed loss; strongest first
 NUMBERS_AT_ONCE = 4_000_000
@@ -53,6 +53,7 @@ class AttentionProbe:
     """
 
     bags = True  # takes [units, clips, dim], NaN where a unit has fewer clips
+    columns_at_once = 50  # of permuted labels, between two signs of life
 
     def __init__(
         self, penalties: tuple[float, ...] = PENALTIES, inner: int = 3, axes: int = 32, hidden: int = 8, steps: int = 120
@@ -75,7 +76,6 @@ class AttentionProbe:
         outer = make_bags(train, test, self.axes)
         splits = inner_folds(groups, self.inner, seed) if len(self.penalties) > 1 else []
         inner = [(fold, *make_bags(train[fold.train], train[fold.test], self.axes)) for fold in splits]
-        outputs = classes if task == "multiclass" else 1
 
         def apply(labels: np.ndarray) -> Scores:
             block = max(1, NUMBERS_AT_ONCE // (len(self.penalties) * outer[0].there.numel() * self.hidden))
@@ -83,10 +83,10 @@ class AttentionProbe:
             for start in range(0, labels.shape[1], block):
                 wanted = torch.from_numpy(targets(labels[:, start : start + block], task, classes))
                 penalty = self._choose(inner, wanted, task, seed)
-                model, centre, scale = self._fit(outer[0], wanted, penalty, task, seed)
-                parts.append(_scores(model, *outer, wanted, centre, scale, task))
-            values = np.concatenate([p.values for p in parts], axis=1).reshape(len(test), -1, outputs)
-            return Scores(values, np.concatenate([p.offset for p in parts]))
+                model = self._fit(outer[0], wanted, penalty, task, seed)
+                with torch.no_grad():
+                    parts.append(scores_of(forward(model, outer[0]), forward(model, outer[1]), wanted, task))
+            return joined(parts)
 
         return apply
 
@@ -99,8 +99,9 @@ class AttentionProbe:
         error = torch.zeros(len(grid), columns)
         for fold, left, right in inner:
             repeated = wanted[torch.from_numpy(fold.train)].repeat(1, len(grid), 1)
-            model, centre, scale = self._fit(left, repeated, grid.repeat_interleave(columns), task, seed)
-            guess = _answer(forward(model, right), task) * scale + centre
+            model = self._fit(left, repeated, grid.repeat_interleave(columns), task, seed)
+            _, centre, scale = standardised(repeated, task)
+            guess = answer(forward(model, right), task) * scale + centre
             truth = wanted[torch.from_numpy(fold.test)].repeat(1, len(grid), 1)
             error += (guess - truth).square().sum((0, 2)).view(len(grid), columns)
         return grid[error.argmin(0)]
@@ -112,12 +113,9 @@ class AttentionProbe:
         penalty: Float[Tensor, "columns"],
         task: Task,
         seed: int,
-    ) -> tuple[Weights, Tensor, Tensor]:
-        """Models, and what turns their output into the target's units (0 and 1 for classes)."""
-        centre, scale = torch.zeros(wanted.shape[1:]), torch.ones(wanted.shape[1:])
-        if task == "regression":
-            centre, scale = wanted.mean(0), wanted.std(0, correction=0).clamp_min(1e-6)
-        goal = (wanted - centre) / scale
+    ) -> Weights:
+        """Models of the standardised target."""
+        goal = standardised(wanted, task)[0]
         model = _start(bags.x.shape[2], self.hidden, goal, task, seed)
         optimiser = torch.optim.Adam(list(model), lr=RATE)
         schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, self.steps)
@@ -125,11 +123,11 @@ class AttentionProbe:
             for _ in range(self.steps):
                 optimiser.zero_grad()
                 decay = sum(part.square().flatten(1).sum(1) for part in model[:4]) / 2
-                loss = (_loss(forward(model, bags), goal, task) + penalty * decay).sum()  # columns do not meet
+                loss = (column_loss(forward(model, bags), goal, task) + penalty * decay).sum()  # columns do not meet
                 loss.backward()
                 optimiser.step()
                 schedule.step()
-        return Weights(*(part.detach() for part in model)), centre, scale
+        return Weights(*(part.detach() for part in model))
 
 
 def bag_means(bags: Float[np.ndarray, "units clips dim"]) -> Float[np.ndarray, "units dim"]:
@@ -143,13 +141,11 @@ def make_bags(
 ) -> tuple[Bags, Bags]:
     """Both on the first principal axes of the standardised training clips, whose first axis gets variance 1."""
     masks = [~np.isnan(part).all(2) for part in (train, test)]
-    found = principal_axes(train[masks[0]], test[masks[1]])
-    order = np.argsort(-found.power, kind="stable")[:axes]
-    unit = np.sqrt(max(found.power.max(initial=0) / max(len(found.train), 1), 1e-12))
+    found = leading_axes(train[masks[0]], test[masks[1]], axes)
     made = []
-    for mask, flat in zip(masks, (found.train, found.test), strict=True):
-        x = np.zeros((*mask.shape, len(order)), dtype=np.float32)
-        x[mask] = flat[:, order] / unit
+    for mask, flat in zip(masks, found, strict=True):
+        x = np.zeros((*mask.shape, flat.shape[1]), dtype=np.float32)
+        x[mask] = flat
         mask = mask.copy()
         mask[~mask.any(1), 0] = True  # a unit without clips is an average one
         made.append(Bags(torch.from_numpy(x), torch.from_numpy(mask)))
@@ -178,45 +174,6 @@ def _start(axes: int, hidden: int, goal: Tensor, task: Task, seed: int) -> Weigh
     attention = torch.randn(hidden, generator=generator) / hidden**0.5
     parts = (
         drawn[0].repeat(columns, 1, 1), drawn[1].repeat(columns, 1, 1), attention.repeat(columns, 1),
-        torch.zeros(columns, outputs, axes), _log_prior(goal, task),
+        torch.zeros(columns, outputs, axes), log_prior(goal, task),
     )  # fmt: skip
     return Weights(*(part.clone().requires_grad_(True) for part in parts))
-
-
-def _log_prior(goal: Tensor, task: Task) -> Float[Tensor, "columns outputs"]:
-    if task == "regression":
-        return torch.zeros(goal.shape[1:])
-    prior = goal.mean(0).clamp(0.5 / len(goal), 1 - 0.5 / len(goal))
-    return torch.log(prior / (1 - prior)) if task == "binary" else torch.log(prior)
-
-
-def _loss(logits: Tensor, goal: Tensor, task: Task) -> Float[Tensor, "columns"]:
-    """Summed over units."""
-    if task == "regression":
-        return (logits - goal).square().sum((0, 2)) / 2
-    if task == "binary":
-        return F.binary_cross_entropy_with_logits(logits, goal, reduction="none").sum((0, 2))
-    return -(logits.log_softmax(2) * goal).sum((0, 2))
-
-
-def _answer(logits: Tensor, task: Task) -> Tensor:
-    if task == "regression":
-        return logits
-    return logits.sigmoid() if task == "binary" else logits.softmax(2)
-
-
-def _scores(
-    model: Weights, train: Bags, test: Bags, wanted: Tensor, centre: Tensor, scale: Tensor, task: Task
-) -> Scores:  # fmt: skip
-    """As the protocol asks: from the training units' mean, in units of their spread; the class prior is taken off."""
-    with torch.no_grad():
-        left, right = forward(model, train), forward(model, test)
-    if task == "regression":
-        middle = left.mean(0)
-        return Scores(((right - middle) * scale).numpy(), (middle * scale + centre).numpy())
-    left, right = left - _log_prior(wanted, task), right - _log_prior(wanted, task)
-    if left.shape[2] > 1:  # only differences between classes mean anything
-        left, right = left - left.mean(2, keepdim=True), right - right.mean(2, keepdim=True)
-    middle = left.mean(0)
-    spread = (left - middle).square().mean((0, 2)).sqrt().clamp_min(1e-10)[:, None]
-    return Scores(((right - middle) / spread).numpy(), (middle / spread).numpy())

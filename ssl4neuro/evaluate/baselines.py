@@ -2,7 +2,8 @@
 
 For single components: PCA of the maps and band powers of the courses, each with the linear probe, and correlation with the
 classes' mean maps where the target is the component's network. For scans and subjects: connectivity between components (FNC;
-arXiv 2510.13768: "all models struggle to outperform a simple functional connectivity baseline"), PCA of the maps, band powers.
+arXiv 2510.13768: "all models struggle to outperform a simple functional connectivity baseline"), the same in tangent space, PCA
+of the maps, band powers, and what whole-brain averages of the courses say of the acquisition.
 For clips see `clip_baselines`. Everywhere: nuisance variables alone, which find out when the answer is in the motion or the
 scanner, and the majority class.
 """
@@ -16,10 +17,12 @@ from jaxtyping import Int
 
 from ssl4neuro.data.clip_cohort import ClipCohort
 from ssl4neuro.data.cohort import Cohort
+from ssl4neuro.data.connectome import singular
 from ssl4neuro.data.embeddings import SCAN_KEY, Embeddings
 from ssl4neuro.errors import UserError
 from ssl4neuro.evaluate import connectivity
 from ssl4neuro.evaluate.clip_baselines import clip_baselines
+from ssl4neuro.evaluate.course_quality import unit_quality
 from ssl4neuro.evaluate.crossval import Candidate
 from ssl4neuro.evaluate.features import (
     ArrayFeatures,
@@ -29,6 +32,7 @@ from ssl4neuro.evaluate.features import (
     MapPCA,
     MapRows,
     NuisanceFeatures,
+    TangentFeatures,
     nuisance_table,
 )
 from ssl4neuro.evaluate.linear import LinearProbe
@@ -38,14 +42,16 @@ from ssl4neuro.evaluate.statistics import constant_within
 from ssl4neuro.evaluate.template import TemplateProbe
 
 MAX_TRAIN_MAPS = 8192
+MAX_TANGENT_COST = 5e9  # scans times parts cubed; 1e8 takes about a second per fold
+NUISANCE_ONLY = "nuisance only"
 
 
-def simple_baselines(problem: Problem, site: str | None = None) -> list[Candidate]:
-    """Those that need no cohort: nuisance variables, and the majority class or training mean."""
+def simple_baselines(problem: Problem, site: str | None = None, nuisance: Sequence[str] | None = None) -> list[Candidate]:
+    """Those that need no cohort: nuisance variables (by default the usual ones), and the majority class or training mean."""
     found = []
-    table = nuisance_table(problem.table, problem.target, [site] if site else [])
+    table = nuisance_table(problem.table, problem.target, [site] if site else [], nuisance)
     if table is not None and not constant_within(problem.y, problem.scans).mean() < 0.5:  # nuisances are the scan's
-        found.append(_linear("nuisance only", problem, NuisanceFeatures(table), keep_name=True))
+        found.append(_linear(NUISANCE_ONLY, problem, NuisanceFeatures(table), keep_name=True))
     if problem.classes:
         code = int(np.bincount(problem.y.astype(int)).argmax())
         found.append(Candidate("majority", ConstantFeatures(), MajorityProbe(code), baseline=True, informative=False))
@@ -64,13 +70,16 @@ def cohort_baselines(problem: Problem, cohort: Cohort) -> tuple[list[Candidate],
     parts = connectivity.layout(cohort.index, units)
     if parts is None:
         return [], ["no FNC, map or band-power baseline: the scans share fewer than two components or networks"]
-    found = []
+    found, notes = [], [f"FNC, PCA and band power: {len(parts.keys)} parts per scan, by {parts.by}"]
     if "course" in cohort.modalities:
         found.append(_linear("FNC", problem, ArrayFeatures(connectivity.unit_fnc(cohort, parts))))
+        tangent, more = _tangent(problem, cohort, parts)
+        found, notes = found + tangent, notes + more
         found.append(_linear("band power", problem, ArrayFeatures(connectivity.unit_bands(cohort, parts))))
+        found.append(_linear("course quality", problem, ArrayFeatures(unit_quality(cohort, parts))))
     if "map" in cohort.modalities:
         found.append(_linear("PCA", problem, GramPCA(connectivity.map_gram(cohort, parts))))
-    return found, [f"FNC, PCA and band power: {len(parts.keys)} parts per scan, by {parts.by}"]
+    return found, notes
 
 
 def cohort_rows(table: pd.DataFrame, cohort: Cohort, unit: str) -> list[Int[np.ndarray, "_"]]:
@@ -80,6 +89,11 @@ def cohort_rows(table: pd.DataFrame, cohort: Cohort, unit: str) -> list[Int[np.n
         UserError: the cohort does not have them, so it is not the cohort that was embedded.
     """
     keys = {"sample": [*SCAN_KEY, cohort.places[-1]], "session": SCAN_KEY, "subject": ["subject"]}[unit]
+    if lacking := [key for key in keys if key not in table]:
+        raise UserError(
+            f"{cohort.path}: its samples are told apart by '{lacking[0]}', which the embeddings do not have; add that column,"
+            " or go without with --no-baselines"
+        )
     index = cohort.index
     groups = {_key(name): rows for name, rows in index.groupby(keys, sort=False).indices.items()}
     try:
@@ -122,6 +136,17 @@ def _sample_baselines(problem: Problem, cohort: Cohort, rows: np.ndarray) -> lis
     if "course" in cohort.modalities:
         found.append(_linear("band power", problem, ArrayFeatures(connectivity.sample_bands(cohort, rows))))
     return found
+
+
+def _tangent(problem: Problem, cohort: Cohort, parts: connectivity.Layout) -> tuple[list[Candidate], list[str]]:
+    """Tangent-space connectivity, or why it was left out."""
+    scans = [[connectivity.stacked(courses).T for courses in unit] for unit in connectivity.scan_courses(cohort, parts)]
+    count = sum(map(len, scans))
+    if count * len(parts.keys) ** 3 > MAX_TANGENT_COST:
+        return [], [f"tangent connectivity was left out: {count} scans of {len(parts.keys)} parts would take minutes per fold"]
+    if bad := singular([scan for unit in scans for scan in unit]):
+        return [], [f"tangent connectivity was left out: the courses of {bad} scans depend on each other even after shrinkage"]
+    return [_linear("tangent connectivity", problem, TangentFeatures(scans))], []
 
 
 def _linear(

@@ -15,12 +15,17 @@ LIMIT = 0.999999  # correlations are clipped before Fisher's z, so that two equa
 
 def fnc(courses: Sequence[Float[np.ndarray, "_"]]) -> Float[np.ndarray, "pairs"]:
     """Functional network connectivity: Fisher z of the courses' correlations, upper triangle row by row."""
-    length = min(len(course) for course in courses)
-    matrix = np.stack([np.asarray(course[:length], dtype=np.float64) for course in courses])
+    matrix = stacked(courses).astype(np.float64)
     matrix -= matrix.mean(1, keepdims=True)
     matrix /= np.maximum(np.linalg.norm(matrix, axis=1, keepdims=True), 1e-12)
     correlation = np.clip(matrix @ matrix.T, -LIMIT, LIMIT)
     return np.arctanh(correlation[np.triu_indices(len(matrix), 1)])
+
+
+def stacked(courses: Sequence[Float[np.ndarray, "_"]]) -> Float[np.ndarray, "courses time"]:
+    """Courses as one matrix, as long as the shortest of them."""
+    length = min(len(course) for course in courses)
+    return np.stack([np.asarray(course[:length]) for course in courses])
 
 
 def band_powers(course: Float[np.ndarray, "time"], tr: float) -> Float[np.ndarray, "features"]:
@@ -118,6 +123,15 @@ def scan_courses(cohort: Cohort, parts: Layout) -> Iterator[list[list[np.ndarray
             [np.mean([courses[r] for r in part[group[part] == scan].tolist()], axis=0) for part in unit]
             for scan in np.unique(group[flat])
         ]
+
+
+def unit_trs(cohort: Cohort, parts: Layout) -> Iterator[list[float]]:
+    """For each unit the repetition time (s) of each of its scans, in the order of `scan_courses`."""
+    group, tr = cohort.index["group_code"].to_numpy(), cohort.index["tr"].to_numpy(dtype=float)
+    for unit in parts.rows:
+        flat = np.concatenate(unit)
+        first = np.unique(group[flat], return_index=True)[1]
+        yield tr[flat[first]].tolist()
 
 
 def _mean_fnc(scans: list[list[np.ndarray]]) -> np.ndarray:

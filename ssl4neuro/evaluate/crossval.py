@@ -1,7 +1,7 @@
 """The one evaluation loop: the same outer folds, intervals and permutations for embeddings and baselines alike."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -9,12 +9,23 @@ import pandas as pd
 from jaxtyping import Float, Int
 
 from ssl4neuro.errors import UserError
+from ssl4neuro.evaluate.column_metrics import HeldColumns, column_metric
 from ssl4neuro.evaluate.features import Features
 from ssl4neuro.evaluate.folds import Fold, site_folds, subject_folds
 from ssl4neuro.evaluate.metrics import METRICS, Held, Metric, confusion
+from ssl4neuro.evaluate.patience import Patience
+from ssl4neuro.evaluate.predictions import prediction_frame
 from ssl4neuro.evaluate.problem import Problem
 from ssl4neuro.evaluate.protocol import Apply, Probe
-from ssl4neuro.evaluate.statistics import bootstrap_interval, p_value, permutation_scheme, permuted_labels
+from ssl4neuro.evaluate.statistics import (
+    Exchange,
+    Interval,
+    bootstrap_interval,
+    equivalence_p,
+    p_value,
+    permutation_scheme,
+    permuted_labels,
+)
 from ssl4neuro.progress import progress
 
 NUMBERS_AT_ONCE = 8_000_000
@@ -42,6 +53,7 @@ class Settings:
     bootstrap: int = 2000
     seed: int = 0
     leave_site_out: bool = False
+    equivalence_margin: float = 0.1  # of AUC and balanced accuracy around chance
 
 
 @dataclass(frozen=True)
@@ -59,6 +71,8 @@ class Row:
     n_subjects: int
     n_samples: int
     unit: str
+    p_corrected: float | None = None  # family-wise over the targets of one run
+    p_equivalence: float | None = None  # two one-sided tests against chance ± the equivalence margin
 
 
 @dataclass(frozen=True)
@@ -68,6 +82,9 @@ class Outcome:
     rows: tuple[Row, ...]
     predictions: pd.DataFrame
     confusion: list[list[float]] | None  # true class by predicted class, mean over repeats
+    tested: Int[np.ndarray, "tested"] = field(default_factory=lambda: np.zeros(0, dtype=np.int64))  # rows, ascending
+    held: tuple[Held, ...] = ()  # of every repeat, in the order of `tested`
+    null: dict[str, np.ndarray] = field(default_factory=dict)  # metric -> its value under every permutation
 
 
 def make_folds(problem: Problem, settings: Settings) -> list[list[Fold]]:
@@ -108,60 +125,100 @@ def _strata(problem: Problem) -> np.ndarray | None:
     return parts[0] if len(parts) == 1 else parts[0] * (int(parts[1].max()) + 1) + parts[1]
 
 
+def exchange(problem: Problem) -> Exchange:
+    """What may change places if the labels mean nothing: subjects, scans or rows, and among whom."""
+    scheme = permutation_scheme(problem.y, problem.subjects, problem.scans)
+    unit, pool = {
+        "between subjects": (problem.subjects, np.zeros_like(problem.subjects)),
+        "within subjects": (problem.scans, problem.subjects),
+        "within scans": (np.arange(len(problem.y)), problem.scans),
+    }[scheme]
+    told: str = scheme
+    if scheme == "between subjects":
+        # Seen subjects only train. Exchanging labels among the tested alone keeps their class counts, and the power with them.
+        pool = problem.wall.testable.astype(np.int64)
+        if problem.sites is not None:
+            pool = pool + 2 * pd.Series(problem.sites).groupby(problem.subjects).transform("first").to_numpy(dtype=np.int64)
+            told += " of the same site"
+    return Exchange(told, unit, pool, problem.y)
+
+
 def null_labels(problem: Problem, settings: Settings) -> tuple[Float[np.ndarray, "rows columns"], str]:
     """True labels in the first column, permuted ones in the others, and how they were permuted."""
     if not settings.permutations:
         return problem.y[:, None], "none"
     scheme = permutation_scheme(problem.y, problem.subjects, problem.scans)
-    blocks: np.ndarray | None = None
-    told: str = scheme
-    if scheme == "between subjects":
-        # Seen subjects only train. Exchanging labels among the tested alone keeps their class counts, and the power with them.
-        blocks = problem.wall.testable.astype(np.int64)
-        if problem.sites is not None:
-            blocks = blocks + 2 * pd.Series(problem.sites).groupby(problem.subjects).transform("first").to_numpy(dtype=np.int64)
-            told += " of the same site"
-    shuffled = permuted_labels(problem.y, problem.subjects, problem.scans, scheme, settings.permutations, settings.seed, blocks)
-    return np.concatenate([problem.y[:, None], shuffled], axis=1), told
+    found = exchange(problem)
+    shuffled = permuted_labels(
+        problem.y, problem.subjects, problem.scans, scheme, settings.permutations, settings.seed,
+        found.pool if scheme == "between subjects" else None,
+    )  # fmt: skip
+    return np.concatenate([problem.y[:, None], shuffled], axis=1), found.scheme
 
 
 def evaluate(
-    problem: Problem, candidates: Sequence[Candidate], settings: Settings, *, show: bool = False
+    problem: Problem,
+    candidates: Sequence[Candidate],
+    settings: Settings,
+    *,
+    labels: tuple[Float[np.ndarray, "rows columns"], str] | None = None,
+    show: bool = False,
 ) -> tuple[list[Outcome], str]:
-    """Cross-validate every candidate in the same folds under the same permutations; returns the permutation scheme too."""
+    """Cross-validate every candidate in the same folds under the same permutations; returns the permutation scheme too.
+
+    Args:
+        labels: what `null_labels` would return, where several targets share their permutations.
+    """
     repeats = make_folds(problem, settings)
-    labels, scheme = null_labels(problem, settings)
+    columns, scheme = labels or null_labels(problem, settings)
     outcomes = []
     with progress("probe", len(candidates), "model", show=show) as bar:
         for candidate in candidates:
-            columns = labels if candidate.informative else labels[:, :1]
-            outcomes.append(_evaluate_one(problem, candidate, repeats, columns, settings))
+            own = columns if candidate.informative else columns[:, :1]
+            outcomes.append(
+                _evaluate_one(problem, candidate, repeats, own, settings, lambda text: bar.advance(0, permutations=text))
+            )
             bar.advance(1)
     return outcomes, scheme
 
 
 def _evaluate_one(
-    problem: Problem, candidate: Candidate, repeats: list[list[Fold]], labels: np.ndarray, settings: Settings
-) -> Outcome:
+    problem: Problem, candidate: Candidate, repeats: list[list[Fold]], labels: np.ndarray, settings: Settings,
+    tell: Callable[[str], None] = lambda text: None,
+) -> Outcome:  # fmt: skip
     prepared = [[_prepare(problem, candidate, fold, settings.seed) for fold in folds] for folds in repeats]
-    metrics = METRICS[problem.task]
-    held = [_held_out(problem, folds, applies, labels[:, :1])[0] for folds, applies in zip(repeats, prepared, strict=True)]
-    null = {name: np.zeros(labels.shape[1] - 1) for name in metrics}
-    step = max(1, NUMBERS_AT_ONCE // (len(problem.y) * max(1, len(problem.classes))))
+    pairs = list(zip(repeats, prepared, strict=True))
+    held = [_held_out(problem, folds, applies, labels[:, :1]).column(0) for folds, applies in pairs]
+    null = {name: np.zeros(labels.shape[1] - 1) for name in METRICS[problem.task]}
+    patience = Patience(candidate.name, candidate.probe, labels.shape[1] - 1, tell)
+    step = patience.at_once(max(1, NUMBERS_AT_ONCE // (len(problem.y) * max(1, len(problem.classes)))))
     for start in range(1, labels.shape[1], step):
         part = labels[:, start : start + step]
-        for folds, applies in zip(repeats, prepared, strict=True):
-            for column, shuffled in enumerate(_held_out(problem, folds, applies, part)):
-                for name, metric in metrics.items():
-                    null[name][start - 1 + column] += _plain(metric, shuffled) / len(repeats)
-    rows = tuple(
-        _row(problem, candidate, name, metric, held, repeats, null[name], settings) for name, metric in metrics.items()
-    )
+        for folds, applies in pairs:
+            shuffled = _held_out(problem, folds, applies, part)
+            for name, values in null.items():
+                values[start - 1 : start - 1 + part.shape[1]] += column_metric(problem.task, name, shuffled) / len(repeats)
+        patience.advance(part.shape[1])
+    tested = np.sort(_order(repeats[0]))
+    # Repeats test the same rows in another order; sorted alike they share the resampled subjects; metrics are averaged.
+    order = [np.argsort(_order(folds), kind="stable") for folds in repeats]
+    aligned = tuple(_taken(h, o) for h, o in zip(held, order, strict=True))
     tables = None
     if problem.classes:
-        ones = np.ones((1, len(held[0].truth)))
+        ones = np.ones((1, len(tested)))
         tables = np.mean([confusion(h, ones, len(problem.classes))[0] for h in held], axis=0).tolist()
-    return Outcome(rows, _predictions(problem, candidate.name, repeats, held), tables)
+    predictions = pd.concat(
+        [
+            prediction_frame(problem, candidate.name, i, np.repeat(np.arange(len(f)), [len(k.test) for k in f]), _order(f), h)
+            for i, (f, h) in enumerate(zip(repeats, held, strict=True))
+        ],
+        ignore_index=True,
+    )
+    rows = tuple(
+        _row(problem, candidate, name, metric, aligned, tested, null[name], settings)
+        for name, metric in METRICS[problem.task].items()
+    )
+    return Outcome(rows, predictions, tables, tested, aligned, null)
 
 
 def _prepare(problem: Problem, candidate: Candidate, fold: Fold, seed: int) -> tuple[np.ndarray, Apply]:
@@ -172,16 +229,25 @@ def _prepare(problem: Problem, candidate: Candidate, fold: Fold, seed: int) -> t
     return train, candidate.probe.prepare(x, x_test, problem.subjects[train], problem.task, len(problem.classes), seed)
 
 
-def _held_out(problem: Problem, folds: list[Fold], prepared: list[tuple[np.ndarray, Apply]], labels: np.ndarray) -> list[Held]:
+def held_out(problem: Problem, candidate: Candidate, folds: list[Fold], seed: int) -> Held:
+    """Pooled held-out predictions of the true labels."""
+    prepared = [_prepare(problem, candidate, fold, seed) for fold in folds]
+    return _held_out(problem, folds, prepared, problem.y[:, None]).column(0)
+
+
+def _held_out(
+    problem: Problem, folds: list[Fold], prepared: list[tuple[np.ndarray, Apply]], labels: np.ndarray
+) -> HeldColumns:
     """Pooled held-out predictions for every column of labels, in the order of `_order(folds)`."""
-    values, decisions = [], []
-    for (train, apply), _ in zip(prepared, folds, strict=True):
-        scores = apply(labels[train])
-        values.append(scores.values)
-        full = scores.values + scores.offset
-        decisions.append(_decide(full, problem))
-    value, decision, truth = np.concatenate(values), np.concatenate(decisions), labels[_order(folds)]
-    return [Held(truth[:, i], value[:, i], decision[:, i]) for i in range(labels.shape[1])]
+    scores = [apply(labels[train]) for train, apply in prepared]
+    decisions = [_decide(score.values + score.offset, problem) for score in scores]
+    probabilities = [score.probability for score in scores if score.probability is not None]
+    return HeldColumns(
+        labels[_order(folds)],
+        np.concatenate([score.values for score in scores]),
+        np.concatenate(decisions),
+        np.concatenate(probabilities) if len(probabilities) == len(scores) else None,
+    )
 
 
 def _decide(full: np.ndarray, problem: Problem) -> np.ndarray:
@@ -194,48 +260,35 @@ def _order(folds: list[Fold]) -> Int[np.ndarray, "tested"]:
     return np.concatenate([fold.test for fold in folds])
 
 
-def _plain(metric: Metric, held: Held) -> float:
-    return float(metric.function(held, np.ones((1, len(held.truth))))[0])
+def _taken(held: Held, rows: np.ndarray) -> Held:
+    probability = None if held.probability is None else held.probability[rows]
+    return Held(held.truth[rows], held.values[rows], held.decision[rows], probability)
+
+
+def interval_of(
+    problem: Problem, metric: Metric, held: Sequence[Held], rows: Int[np.ndarray, "tested"], settings: Settings
+) -> Interval:
+    """Mean of the metric over repeats, with the bootstrap over the subjects of `rows`."""
+    strata = problem.y[rows].astype(np.int64) if problem.classes and problem.subject_level else None
+    return bootstrap_interval(
+        lambda weights: np.mean([metric.function(h, weights) for h in held], axis=0),
+        problem.subjects[rows], strata=strata, draws=settings.bootstrap, seed=settings.seed, bounded=metric.bounded,
+    )  # fmt: skip
 
 
 def _row(
-    problem: Problem, candidate: Candidate, name: str, metric: Metric, held: list[Held], repeats: list[list[Fold]],
+    problem: Problem, candidate: Candidate, name: str, metric: Metric, held: Sequence[Held], tested: np.ndarray,
     null: np.ndarray, settings: Settings,
 ) -> Row:  # fmt: skip
-    # Repeats test the same rows in another order; sorted alike they share the resampled subjects; metrics are averaged.
-    order = [np.argsort(_order(folds), kind="stable") for folds in repeats]
-    tested = np.sort(_order(repeats[0]))
-    aligned = [Held(h.truth[o], h.values[o], h.decision[o]) for h, o in zip(held, order, strict=True)]
-    subjects = problem.subjects[tested]
-    strata = problem.y[tested].astype(np.int64) if problem.classes and problem.subject_level else None
-    interval = bootstrap_interval(
-        lambda weights: np.mean([metric.function(h, weights) for h in aligned], axis=0),
-        subjects, strata=strata, draws=settings.bootstrap, seed=settings.seed, bounded=metric.bounded,
-    )  # fmt: skip
-    p = p_value(interval.value, null, metric.higher_is_better) if len(null) else None
+    interval = interval_of(problem, metric, held, tested, settings)
+    chance, margin = metric.chance(len(problem.classes)), settings.equivalence_margin
+    equivalent = metric.equivalence and chance is not None and margin > 0 and len(interval.resampled) and candidate.informative
     return Row(
-        candidate.name, candidate.baseline, name, interval.value, interval.low, interval.high, p,
-        metric.chance(len(problem.classes)), len(np.unique(subjects)), len(tested), problem.unit,
+        candidate.name, candidate.baseline, name, interval.value, interval.low, interval.high,
+        p_value(interval.value, null, metric.higher_is_better) if len(null) else None,
+        chance, len(np.unique(problem.subjects[tested])), len(tested), problem.unit,
+        p_equivalence=equivalence_p(interval, chance, margin) if equivalent and chance is not None else None,
     )  # fmt: skip
-
-
-def _predictions(problem: Problem, name: str, repeats: list[list[Fold]], held: list[Held]) -> pd.DataFrame:
-    keys = [c for c in ("subject", "session", "run", "row", "component", "seen") if c in problem.table]
-    frames = []
-    for repeat, (folds, out) in enumerate(zip(repeats, held, strict=True)):
-        rows = _order(folds)
-        columns: dict[str, Any] = {"model": name, "repeat": repeat}
-        columns["fold"] = np.repeat(np.arange(len(folds)), [len(fold.test) for fold in folds])
-        columns |= {key: problem.table[key].to_numpy()[rows] for key in keys}
-        if problem.classes:
-            names = np.array(problem.classes, dtype=object)
-            columns |= {"truth": names[out.truth.astype(int)], "prediction": names[out.decision]}
-            shown = problem.classes if out.values.shape[1] > 1 else problem.classes[1:]
-            columns |= {f"score {label}": out.values[:, i] for i, label in enumerate(shown)}
-        else:
-            columns |= {"truth": out.truth, "prediction": out.decision}
-        frames.append(pd.DataFrame(columns))
-    return pd.concat(frames, ignore_index=True)
 
 
 def provenance(settings: Settings) -> dict[str, Any]:

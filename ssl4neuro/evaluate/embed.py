@@ -23,6 +23,7 @@ from ssl4neuro.data.embeddings import SCAN_KEY, write_embeddings
 from ssl4neuro.data.loader import CohortRows, load_batches
 from ssl4neuro.data.views import make_views, to_device
 from ssl4neuro.errors import UserError
+from ssl4neuro.evaluate.layers import watched, with_scans
 from ssl4neuro.manifest import file_sha256
 from ssl4neuro.pretrained import Pretrained, load
 from ssl4neuro.progress import progress
@@ -38,6 +39,7 @@ def embed(
     which: Literal["best", "last"] = "best",
     adapt: Collection[str] = (),
     batch_scans: int = 4,
+    layers: bool = False,
 ) -> Path:
     """Write samples.parquet, sessions.parquet and embeddings.json for a cohort.
 
@@ -48,6 +50,7 @@ def embed(
         which: best or last checkpoint.
         adapt: differences to bridge although that is not exact: see `contract.ADAPTATIONS`.
         batch_scans: scans per batch.
+        layers: also write the pooled features of every stage of the encoders, as `<modality>_layer<k>`; see `evaluate.layers`.
 
     Raises:
         UserError: the cohort does not meet the contract, `out` exists, or a file is damaged.
@@ -68,21 +71,32 @@ def embed(
     for change in changes:
         state.print(f"note: {change}")
     chunks = _chunks(opened, batch_scans)
-    key = hashlib.sha256(json.dumps([saved.checkpoint_sha256, _cohort_sha256(opened), sorted(adapt), batch_scans]).encode())
+    wanted = [saved.checkpoint_sha256, _cohort_sha256(opened), sorted(adapt), batch_scans, *(["layers"] if layers else [])]
+    key = hashlib.sha256(json.dumps(wanted).encode())
     work = out.parent / f".{out.name}.{key.hexdigest()[:12]}.work"
     work.mkdir(parents=True, exist_ok=True)
     mine = [i for i in range(state.process_index, len(chunks), state.num_processes) if not _part(work, i).is_file()]
     clip = clip_config(saved.contract)
     rows = CohortRows(opened, pretrained.model.modalities, clip=clip)
     views = make_views(opened, rows.modalities, clip=clip).to(state.device)
-    with torch.no_grad(), progress("embedding", len(mine), "batch", show=state.is_main_process) as bar:
+    encoders = {m: pretrained.model.encoders[m] for m in rows.modalities} if layers else {}
+    with (
+        torch.no_grad(),
+        watched(encoders) as stages,
+        progress("embedding", len(mine), "batch", show=state.is_main_process) as bar,
+    ):
         for i, stored in zip(mine, load_batches(rows, lambda: map(chunks.__getitem__, mine)), strict=True):
             batch = adapt_batch(views(to_device(stored, state.device), None), saved.contract, found, changes)
-            vectors = {name: value.float().cpu().numpy() for name, value in pretrained.model.embeddings(batch).items()}
+            tensors = pretrained.model.embeddings(batch)
+            tensors |= with_scans(stages, batch, SESSION)
+            vectors = {name: value.float().cpu().numpy() for name, value in tensors.items()}
             _check_finite(vectors, opened, chunks[i])
             with new_file(_part(work, i)) as temporary:
                 save_file(vectors, temporary)
             bar.advance()
+    for modality in encoders:
+        if mine and not any(name.startswith(f"{modality}_layer") for name in stages):
+            state.print(f"note: the encoder of '{modality}' has no stages to read, so there are no layers of it")
     state.wait_for_everyone()
     if state.is_main_process:
         _merge(work, chunks, opened, pretrained, Path(run), out)

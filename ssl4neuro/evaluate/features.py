@@ -89,10 +89,26 @@ class GramPCA:
         return (vectors[:, keep] * np.sqrt(power[keep])).astype(np.float32), (centred @ axes).astype(np.float32)
 
 
+class TangentFeatures:
+    """Connectivity in the tangent space of the training scans; a unit with several scans has the mean of their vectors."""
+
+    def __init__(self, scans: Sequence[Sequence[Float[np.ndarray, "_ components"]]]) -> None:
+        self.scans = scans
+
+    def fold(self, train: Rows, test: Rows) -> Pair:
+        """One vector per unit."""
+        from ssl4neuro.data.connectome import TangentSpace
+
+        space = TangentSpace([scan for unit in train for scan in self.scans[unit]])
+        left, right = ([space.vectors(self.scans[unit]).mean(axis=0) for unit in units] for units in (train, test))
+        return np.stack(left), np.stack(right)
+
+
 class NuisanceFeatures:
     """Motion, image quality, length, age, sex, site: numbers with a mark where missing, categories as indicators."""
 
     def __init__(self, table: pd.DataFrame) -> None:
+        self.columns = tuple(map(str, table))
         self.numbers = {c: table[c].to_numpy(dtype=np.float64) for c in table if pd.api.types.is_numeric_dtype(table[c])}
         self.words = {c: table[c].fillna("").astype(str).to_numpy(dtype=object) for c in table if c not in self.numbers}
 
@@ -116,8 +132,19 @@ class NuisanceFeatures:
 NUISANCE_COLUMNS = ("mean_fd", "tsnr", "n_volumes", "age", "sex", "site")
 
 
-def nuisance_table(table: pd.DataFrame, target: str, extra: Sequence[str] = ()) -> pd.DataFrame | None:
-    """Columns of `NUISANCE_COLUMNS` (and `extra`) that there are and that vary; None if there are none."""
-    columns = [c for c in dict.fromkeys((*NUISANCE_COLUMNS, *extra)) if c in table and c != target]
+def nuisance_table(
+    table: pd.DataFrame, target: str, extra: Sequence[str] = (), named: Sequence[str] | None = None
+) -> pd.DataFrame | None:
+    """Columns of `named`, or of `NUISANCE_COLUMNS`, and of `extra` that there are and that vary; None if there are none."""
+    wanted = NUISANCE_COLUMNS if named is None else named
+    columns = [c for c in dict.fromkeys((*wanted, *extra)) if c in table and c != target]
     varying = [c for c in columns if table[c].nunique(dropna=False) > 1]
     return table[varying].reset_index(drop=True) if varying else None
+
+
+def with_scan_means(table: pd.DataFrame, scans: pd.DataFrame, columns: Sequence[str], target: str) -> pd.DataFrame:
+    """A table of subjects with the mean over their scans of those `columns` that are numbers of a scan (motion, quality)."""
+    own = [c for c in dict.fromkeys(columns) if c != target and c in scans and c not in table]
+    own = [c for c in own if pd.api.types.is_numeric_dtype(scans[c])]
+    means = scans.groupby("subject", sort=False)[own].mean()
+    return table.assign(**{c: table["subject"].map(means[c]) for c in own})

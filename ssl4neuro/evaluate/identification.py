@@ -167,6 +167,8 @@ def identify_embeddings(
     """
     name = column or ("joint" if "joint" in first.columns_of("session") else first.columns_of("session")[0])
     pairs = []
+    if second is not None and second.matrix("session", name).shape[1] != first.matrix("session", name).shape[1]:
+        raise UserError(f"{second.path}: '{name}' has other dimensions than in {first.path}; embed both with the same model")
     for source, which in ((first, 0), (second or first, 0 if second is not None else 1)):
         table = source.table("session").reset_index(drop=True)
         rank = table.groupby("subject").cumcount()

@@ -8,6 +8,7 @@ import numpy as np
 
 from ssl4neuro.atomic import write_text
 from ssl4neuro.data.cohort import Cohort
+from ssl4neuro.data.embedding_table import open_embeddings
 from ssl4neuro.data.embeddings import Embeddings
 from ssl4neuro.errors import UserError
 from ssl4neuro.evaluate.identification import Identification, Kind, identify, identify_embeddings, scan_vectors
@@ -19,7 +20,7 @@ def identify_scans(
     """Identification of unseen subjects by each embedding column, FNC and raw maps.
 
     Args:
-        embeddings: folder with one scan of every subject, e.g. the first halves.
+        embeddings: folder with one scan of every subject, e.g. the first halves; or a table of another tool.
         other: folder with the other scans, e.g. the second halves; by default each subject's second scan in `embeddings`.
         out: JSON file to write.
 
@@ -28,9 +29,9 @@ def identify_scans(
     """
     if out is not None and out.exists():
         raise UserError(f"{out}: exists already; name another file or delete it")
-    first = Embeddings.open(embeddings)
-    second = Embeddings.open(other) if other is not None else None
-    if second is not None and second.info["checkpoint_sha256"] != first.info["checkpoint_sha256"]:
+    first = open_embeddings(embeddings)
+    second = open_embeddings(other) if other is not None else None
+    if second is not None and second.info.get("checkpoint_sha256") != first.info.get("checkpoint_sha256"):
         raise UserError(f"{other}: embedded by another encoder than {embeddings}; embed both cohorts with the same run")
     found = {}
     for column in first.columns_of("session"):
@@ -57,6 +58,8 @@ def _baseline(
     """The same comparison on untrained vectors; None where a cohort is gone or lacks the modality."""
     vectors = []
     for source, which in ((first, 0), (second or first, 0 if second is not None else 1)):
+        if source.info.get("cohort") is None:
+            return None
         try:
             values, table = scan_vectors(Cohort.open(source.info["cohort"]), kind)
         except UserError:

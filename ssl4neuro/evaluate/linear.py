@@ -6,50 +6,34 @@ penalty is a division, and the logistic one a few accelerated majorise-minimise 
 products. The penalty is chosen in inner folds by subject on the squared error of the ridge form (the Brier score, for classes).
 """
 
-from typing import NamedTuple
+from typing import Literal
 
 import numpy as np
 from jaxtyping import Float, Int
 
 from ssl4neuro.evaluate.folds import inner_folds
 from ssl4neuro.evaluate.metrics import Task
-from ssl4neuro.evaluate.protocol import Apply, Scores, columns_per_block, targets
+from ssl4neuro.evaluate.protocol import Apply, Scores, columns_per_block, joined, targets
+from ssl4neuro.evaluate.ridge import Axes, InnerErrors, cross_products, principal_axes
 
 PENALTIES = tuple(10.0**power for power in range(5, -3, -1))  # 1 / C of scikit-learn's logistic regression, strongest first
 CURVATURE = {"binary": 0.25, "multiclass": 0.5, "regression": 1.0}  # bounds of the second derivative of the loss
 MAX_STEPS, TOLERANCE = 200, 1e-3
 
 
-class Axes(NamedTuple):
-    """Standardised training rows on their principal axes, and test rows on the same."""
-
-    train: Float[np.ndarray, "train axes"]
-    test: Float[np.ndarray, "test axes"]
-    power: Float[np.ndarray, "axes"]  # sum of squares of each column of `train`
-
-
-def principal_axes(train: Float[np.ndarray, "train dim"], test: Float[np.ndarray, "test dim"]) -> Axes:
-    """Mean, spread and rotation come from the training rows alone. Features without spread are dropped."""
-    mean, spread = train.mean(0, dtype=np.float64), train.std(0, dtype=np.float64)
-    keep = spread > 1e-7 * np.maximum(1.0, np.abs(mean))
-    a = (train[:, keep] - mean[keep]) / spread[keep]
-    b = (test[:, keep] - mean[keep]) / spread[keep]
-    if a.shape[1] > len(a):
-        power, left = np.linalg.eigh(a @ a.T)
-        good = power > 1e-9 * max(power.max(initial=0), 1.0)
-        rotation = a.T @ (left[:, good] / np.sqrt(power[good]))
-    else:
-        power, right = np.linalg.eigh(a.T @ a)
-        good = power > 1e-9 * max(power.max(initial=0), 1.0)
-        rotation = right[:, good]
-    return Axes((a @ rotation).astype(np.float32), (b @ rotation).astype(np.float32), power[good].astype(np.float32))
-
-
 class LinearProbe:
-    """Logistic regression (binary, multinomial) or ridge regression with the penalty chosen inside the fold."""
+    """Logistic regression (binary, multinomial) or ridge regression with the penalty chosen inside the fold.
 
-    def __init__(self, penalties: tuple[float, ...] = PENALTIES, inner: int = 3) -> None:
-        self.penalties, self.inner = penalties, inner
+    Args:
+        penalties: of half the squared weights, against the summed loss; strongest first.
+        inner: folds by subject for their choice.
+        loss: of classes. With `squared` the memberships are regressed: no probabilities, but far faster permutations.
+    """
+
+    def __init__(
+        self, penalties: tuple[float, ...] = PENALTIES, inner: int = 3, loss: Literal["logistic", "squared"] = "logistic"
+    ) -> None:
+        self.penalties, self.inner, self.loss = penalties, inner, loss
 
     def prepare(
         self,
@@ -60,59 +44,61 @@ class LinearProbe:
         classes: int,
         seed: int,
     ) -> Apply:
+        """See `Probe`."""
         outer = principal_axes(train, test)
-        splits = inner_folds(groups, self.inner, seed) if len(self.penalties) > 1 else []
-        inner = [(fold, principal_axes(train[fold.train], train[fold.test])) for fold in splits]
+        curvature = 1.0 if self.loss == "squared" else CURVATURE[task]
+        penalties = np.asarray(self.penalties, dtype=np.float32)
+        splits = inner_folds(groups, self.inner, seed) if len(penalties) > 1 else []
+        inner = [principal_axes(train[fold.train], train[fold.test]) for fold in splits]
+        errors = InnerErrors(splits, inner, groups, penalties / curvature)
         outputs = classes if task == "multiclass" else 1
+
+        def fit_block(labels: np.ndarray) -> Scores:
+            fit = targets(labels, task, classes)
+            # the least error, the stronger penalty where equal; without inner folds the middle one
+            best = errors(fit).argmin(0) if splits else np.full(fit.shape[1], len(penalties) // 2)
+            ridge = _ridge(outer, fit, penalties[best], curvature)
+            if task == "regression":
+                return Scores((outer.test @ ridge)[:, :, None], fit.mean(0))
+            if self.loss == "squared":
+                return _pool(outer, ridge.reshape(-1, *fit.shape[1:]), np.zeros(fit.shape[1:], dtype=np.float32))
+            return _logistic(outer, fit, ridge, penalties[best], curvature)
 
         def apply(labels: np.ndarray) -> Scores:
             block = columns_per_block(len(train), outputs)
-            parts = []
-            for start in range(0, labels.shape[1], block):
-                fit = targets(labels[:, start : start + block], task, classes)
-                parts.append(_fit_predict(outer, fit, self._choose(inner, fit, task), task))
-            return Scores(np.concatenate([p.values for p in parts], axis=1), np.concatenate([p.offset for p in parts]))
+            return joined([fit_block(labels[:, start : start + block]) for start in range(0, labels.shape[1], block)])
 
         return apply
 
-    def _choose(self, inner: list, fit: np.ndarray, task: Task) -> np.ndarray:
-        """Penalty of every label column: the least squared error on the inner folds, the stronger one where equal."""
-        if not inner:
-            return np.full(fit.shape[1], self.penalties[len(self.penalties) // 2], dtype=np.float32)
-        error = np.zeros((len(self.penalties), fit.shape[1]))
-        for fold, axes in inner:
-            mean, cross = _cross(axes, fit[fold.train])
-            for i, penalty in enumerate(self.penalties):
-                weights = cross / (axes.power + penalty / CURVATURE[task])[:, None]
-                guess = (axes.test @ weights).reshape(len(fold.test), *fit.shape[1:]) + mean
-                error[i] += ((guess - fit[fold.test]) ** 2).sum(axis=(0, 2))
-        return np.asarray(self.penalties, dtype=np.float32)[error.argmin(0)]
+
+class RidgeProbe(LinearProbe):
+    """Ridge regression of values and of class memberships (a linear discriminant), for many thousands of permutations."""
+
+    def __init__(self, penalties: tuple[float, ...] = PENALTIES, inner: int = 3) -> None:
+        super().__init__(penalties, inner, "squared")
 
 
-def _cross(axes: Axes, fit: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    mean = fit.mean(0)
-    return mean, axes.train.T @ (fit - mean).reshape(len(fit), -1)
+def _ridge(axes: Axes, fit: np.ndarray, penalty: Float[np.ndarray, "columns"], curvature: float) -> np.ndarray:
+    """Weights [axes, columns * outputs]: ridge regression, and the first majorise-minimise step of the logistic one."""
+    cross = cross_products(axes, fit)[1]
+    return cross / (curvature * axes.power[:, None] + np.repeat(penalty, fit.shape[2]))
 
 
-def _fit_predict(axes: Axes, fit: np.ndarray, penalty: np.ndarray, task: Task) -> Scores:
-    columns, outputs = fit.shape[1:]
-    penalties = np.repeat(penalty, outputs)
-    mean, cross = _cross(axes, fit)
-    curvature = CURVATURE[task]
-    weights = cross / (curvature * axes.power[:, None] + penalties)  # ridge for values, the first step for classes
-    if task == "regression":
-        return Scores((axes.test @ weights)[:, :, None], mean)
-    prior = np.clip(mean, 0.5 / len(fit), 1 - 0.5 / len(fit))
-    log_prior = np.log(prior / (1 - prior)) if task == "binary" else np.log(prior)
-    weights, intercept = _descend(axes, fit, weights, log_prior, penalties, curvature)
-    return _pool(axes, weights.reshape(-1, columns, outputs), intercept - log_prior)
+def _logistic(axes: Axes, fit: np.ndarray, weights: np.ndarray, penalty: np.ndarray, curvature: float) -> Scores:
+    outputs = fit.shape[2]
+    prior = np.clip(fit.mean(0), 0.5 / len(fit), 1 - 0.5 / len(fit))
+    log_prior = np.log(prior / (1 - prior)) if outputs == 1 else np.log(prior)
+    weights, intercept = _descend(axes, fit, weights, log_prior, np.repeat(penalty, outputs), curvature)
+    probability = _probability((axes.test @ weights).reshape(-1, *fit.shape[1:]) + intercept)
+    pooled = _pool(axes, weights.reshape(-1, *fit.shape[1:]), intercept - log_prior)
+    return pooled._replace(probability=probability.astype(np.float32))
 
 
 def _pool(axes: Axes, weights: np.ndarray, offset: np.ndarray) -> Scores:
     """Scores without intercept, in units of their spread on the training rows."""
     if weights.shape[2] > 1:  # only differences between classes mean anything
         weights, offset = weights - weights.mean(2, keepdims=True), offset - offset.mean(1, keepdims=True)
-    flat = weights.reshape(len(weights), -1)
+    flat = weights.reshape(len(weights), int(np.prod(weights.shape[1:])))  # no axis is left of constant features
     variance = (axes.power @ flat**2).reshape(weights.shape[1:]).mean(1) / len(axes.train)
     scale = np.sqrt(np.maximum(variance, 1e-20))
     values = (axes.test @ flat).reshape(-1, *weights.shape[1:]) / scale[:, None]
@@ -135,7 +121,7 @@ def _descend(
     for step in range(MAX_STEPS):
         momentum = step / (step + 3)  # Nesterov
         w_look, b_look = w_now + momentum * (w_now - w_old), b_now + momentum * (b_now - b_old)
-        logits = (axes.train @ w_look.reshape(len(w_look), -1)).reshape(rows, len(active), outputs) + b_look
+        logits = (axes.train @ w_look.reshape(len(w_look), len(active) * outputs)).reshape(rows, len(active), outputs) + b_look
         residual = _probability(logits) - fit[:, active]
         slope = (axes.train.T @ residual.reshape(rows, -1)).reshape(w_look.shape) + penalty[active] * w_look
         w_new = w_look - slope / (curvature * axes.power[:, None, None] + penalty[active])
@@ -150,7 +136,7 @@ def _descend(
             w_old, b_old, w_now, b_now = w_old[:, left], b_old[left], w_now[:, left], b_now[left]
         if not len(active):
             break
-    return w.reshape(len(w), -1), b
+    return w.reshape(len(w), columns * outputs), b
 
 
 def _probability(logits: np.ndarray) -> np.ndarray:

@@ -21,6 +21,7 @@ class Held(NamedTuple):
     truth: Float[np.ndarray, "rows"]  # class code 0..K-1, or the value
     values: Float[np.ndarray, "rows outputs"]  # ranking scores without intercept (one per class, one for binary and regression)
     decision: Int[np.ndarray, "rows"] | Float[np.ndarray, "rows"]  # predicted class code, or predicted value
+    probability: Float[np.ndarray, "rows outputs"] | None = None  # as fitted, where the probe has one; no metric uses it
 
 
 def weighted_auc(
@@ -119,11 +120,12 @@ class Metric(NamedTuple):
     chance: Callable[[int], float | None]  # expected value without information, given the number of classes
     higher_is_better: bool = True
     bounded: bool = True  # between 0 and 1: a proportion-like interval makes sense when the bootstrap is degenerate
+    equivalence: bool = False  # a margin around chance means something on its scale
 
 
 CLASSIFICATION = {
-    "AUC": Metric(macro_auc, lambda classes: 0.5),
-    "balanced accuracy": Metric(balanced_accuracy, lambda classes: 1 / classes),
+    "AUC": Metric(macro_auc, lambda classes: 0.5, equivalence=True),
+    "balanced accuracy": Metric(balanced_accuracy, lambda classes: 1 / classes, equivalence=True),
     "F1": Metric(f1, lambda classes: None),
 }
 METRICS: dict[str, dict[str, Metric]] = {

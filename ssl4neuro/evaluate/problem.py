@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Shaped
 
 from ssl4neuro.data.embeddings import SCAN_KEY, Embeddings, Unit
 from ssl4neuro.errors import UserError
@@ -48,6 +48,12 @@ class Problem:
     table: pd.DataFrame  # metadata of the rows, same order
     kept: Int[np.ndarray, "rows"]  # their positions in the embedding matrices
     notes: tuple[str, ...] = field(default=())
+    site: str | None = None  # column of the sites
+
+    @property
+    def site_names(self) -> Shaped[np.ndarray, "rows"] | None:
+        """Site of each row, as the table calls it."""
+        return None if self.site is None else self.table[self.site].astype(str).to_numpy(dtype=object)
 
     @property
     def subject_level(self) -> bool:
@@ -66,7 +72,9 @@ def default_unit(embeddings: Embeddings, target: str) -> Unit:
         if target in embeddings.table(unit).columns and target not in BOOKKEEPING:
             return unit
     names = {c for unit in units for c in embeddings.table(unit).columns} - BOOKKEEPING
-    raise UserError(f"target: no column '{target}' in {embeddings.path}{suggest(target, names)}")
+    bare_table = embeddings.info.get("foreign") and not embeddings.info.get("participants")
+    advice = "; give the table that has it with --participants" if bare_table else ""
+    raise UserError(f"target: no column '{target}' in {embeddings.path}{suggest(target, names)}{advice}")
 
 
 def infer_task(values: pd.Series, task: Task | None) -> Task:
@@ -112,7 +120,7 @@ def pose(
         raise UserError(
             f"target: '{target}' is not numeric (e.g. '{values[known].iloc[0]}'), so it cannot be a regression target"
         )
-    names = values.map(_class_name) if kind != "regression" else None
+    names = values.map(class_name) if kind != "regression" else None
     seen = table["seen"].to_numpy(dtype=bool) if "seen" in table else np.zeros(len(table), dtype=bool)
     subjects = table["subject"].astype(str).to_numpy(dtype=str)
     if names is not None:
@@ -135,7 +143,7 @@ def pose(
     problem = Problem(
         target, "binary" if len(classes) == 2 else kind, unit, y, classes, _codes(table, ["subject"]),
         _codes(table, [c for c in SCAN_KEY if c in table]), None if site is None else _codes(table, [site]), wall, table, kept,
-        tuple(notes),
+        tuple(notes), site,
     )  # fmt: skip
     _check_testable(problem)
     return problem
@@ -191,7 +199,8 @@ def _classes(names: pd.Series, positive: str | None) -> tuple[str, ...]:
     return tuple(sorted(set(names), key=lambda name: (name == positive, name.lower() not in REFERENCE_CLASSES, name)))
 
 
-def _class_name(value: Any) -> str:
+def class_name(value: Any) -> str:
+    """How a value of the target is called as a class: 1 for 1.0."""
     if isinstance(value, (float, np.floating)) and np.isfinite(value) and float(value).is_integer():
         return str(int(value))
     return str(value).strip()

@@ -20,10 +20,22 @@ class Scores(NamedTuple):
     be pooled. With an intercept, leaving a positive out lowers the training prior and thereby its own score, and
     the pooled AUC of leave-one-out falls far below 0.5 without any information (Parker et al. 2007). `values + offset`
     decides the class: above 0, or the largest. In regression `values` is in the target's units and the sum is the prediction.
+    `probability` of class 1 (binary) or of every class is the fitted model's own, training prior included, where it has one.
     """
 
     values: Float[np.ndarray, "test columns outputs"]
     offset: Float[np.ndarray, "columns outputs"]
+    probability: Float[np.ndarray, "test columns outputs"] | None = None
+
+
+def joined(parts: list[Scores]) -> Scores:
+    """Scores of blocks of columns as one."""
+    probabilities = [part.probability for part in parts if part.probability is not None]
+    return Scores(
+        np.concatenate([part.values for part in parts], axis=1),
+        np.concatenate([part.offset for part in parts]),
+        np.concatenate(probabilities, axis=1) if probabilities else None,
+    )
 
 
 Apply = Callable[[Float[np.ndarray, "train columns"]], Scores]

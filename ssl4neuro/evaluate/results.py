@@ -9,17 +9,21 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from ssl4neuro.atomic import new_folder
+from ssl4neuro.evaluate.audit import summary as checks_summary
+from ssl4neuro.evaluate.efficiency_figure import efficiency_figure
+from ssl4neuro.evaluate.environment import environment
 from ssl4neuro.evaluate.figures import confusion_figure, estimates_figure
+from ssl4neuro.evaluate.verdict import verdict
 
 if TYPE_CHECKING:
     from ssl4neuro.evaluate.probe import ProbeResult
 
 FORMAT, VERSION = "ssl4neuro results", 1
 METHOD = (
-    "Folds by subject; scaling, PCA and penalty (or k) fitted inside the training fold. Test folds hold subjects unseen in"
-    " pretraining, unless stamped."
-    " Held-out scores are pooled over folds without intercept. Interval: 95 %, bootstrap of subjects (the fitted probes fixed)."
-    " p: one-sided, the probe refitted under permuted labels, choice of penalty (or k) included."
+    "Folds were formed by subject; scaling, PCA and penalty (or k) were fitted inside the training fold. Subjects known to have"
+    " been seen in pretraining were not tested, unless stamped. Held-out scores were pooled over folds without intercept."
+    " Intervals are 95 % bootstrap intervals over subjects, the fitted probes fixed; p-values are one-sided, from refitting the"
+    " probe under permuted labels, the choice of penalty (or k) included."
 )
 
 
@@ -37,6 +41,8 @@ def write_results(result: "ProbeResult", out: Path) -> Path:
             table.to_csv(folder / f"{name}.tsv", sep="\t", index=False)
         (folder / "table.md").write_text(markdown(result), encoding="utf-8")
         estimates_figure(result, folder / "estimates.png")
+        if "label_efficiency" in result.tables:
+            efficiency_figure(result, folder / "label_efficiency.png")
         if result.classes:
             confusion_figure(result, folder / "confusion.png")
     return out
@@ -50,7 +56,7 @@ def record(result: "ProbeResult") -> dict[str, Any]:
     return {
         "format": FORMAT, "version": VERSION, **fields, "classes": list(result.classes), "notes": list(result.notes),
         "method": METHOD, "rows": rows, "checks": [dataclasses.asdict(check) for check in result.checks],
-        "tables": list(result.tables),
+        "tables": list(result.tables), "environment": environment(),
     }  # fmt: skip
 
 
@@ -75,15 +81,20 @@ def markdown(result: "ProbeResult") -> str:
 def render(result: "ProbeResult", metrics: tuple[str, ...] | None = None) -> str:
     """Plain text table for the terminal."""
     rows = [row for row in result.rows if metrics is None or row.metric in metrics]
-    cells = [["model", "metric", "value", "95 % CI", "p", "chance", "n"]]
+    several = any(row.p_corrected is not None for row in rows)
+    cells = [["model", "metric", "value", "95 % CI", "p", *(["p corrected"] if several else []), "chance", "n"]]
     for row in rows:
         n = f"{row.n_subjects} subjects, {row.n_samples} {row.unit}s" if row.unit != "subject" else f"{row.n_subjects} subjects"
-        cells.append([row.name, row.metric, number(row.value), interval(row), p_text(row.p), number(row.chance), n])
+        more = [p_text(row.p_corrected)] if several else []
+        cells.append([row.name, row.metric, number(row.value), interval(row), p_text(row.p), *more, number(row.chance), n])
+    return "\n".join([title(result), "", *aligned(cells), "", *remarks(result)]).rstrip()
+
+
+def aligned(cells: list[list[str]]) -> list[str]:
+    """Lines of a plain text table; the first is underlined."""
     widths = [max(len(line[i]) for line in cells) for i in range(len(cells[0]))]
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in cells]
-    return "\n".join(
-        [title(result), "", lines[0], "  ".join("-" * width for width in widths), *lines[1:], "", *remarks(result)]
-    ).rstrip()
+    return [lines[0], "  ".join("-" * width for width in widths), *lines[1:]]
 
 
 def title(result: "ProbeResult") -> str:
@@ -99,7 +110,22 @@ def remarks(result: "ProbeResult") -> list[str]:
     stamp = [f"STAMP {result.stamp}"] if result.stamp else []
     count = result.settings["permutations"]
     permuted = [f"p: {count} permutations {result.permutation}"] if count else []
-    return [*stamp, *permuted, *result.notes]
+    checked = [checks_summary(result.checks)] if result.checks else []
+    return [*stamp, *permuted, *verdicts(result), *checked, *result.notes]
+
+
+def verdicts(result: "ProbeResult") -> list[str]:
+    """What may be said of the first metric of every embedding, alone and beside the best baseline."""
+    first = [row for row in result.rows if not row.baseline and row.metric == result.rows[0].metric]
+    margin = float(result.settings.get("equivalence_margin", 0))
+    lines = [f"{row.name}: {verdict(row, margin)} ({row.metric})" for row in first if row.p is not None]
+    table = result.tables.get("comparison")
+    for row in [] if table is None else table[table["metric"] == result.rows[0].metric].to_dict("records"):
+        p = f", p {row['p']:.4f}" if math.isfinite(row["p"]) else ""
+        between = f" (95 % CI {row['ci_low']:+.3f} to {row['ci_high']:+.3f})" if math.isfinite(row["ci_low"]) else ""
+        told = f"{row['model']} less {row['baseline']}, the best baseline: {row['metric']} {row['difference']:+.3f}"
+        lines.append(f"{told}{between}{p}")
+    return lines
 
 
 def number(value: float | None) -> str:

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float, Int, Shaped
 
+from ssl4neuro.data.embedding_table import open_embeddings
 from ssl4neuro.data.embeddings import Embeddings
 from ssl4neuro.errors import UserError
 from ssl4neuro.evaluate.statistics import Interval, bootstrap_interval
@@ -134,7 +135,7 @@ def retrieval_from_embeddings(
     Raises:
         UserError: a modality has no shared-space column, or no two unseen rows exist.
     """
-    opened = embeddings if isinstance(embeddings, Embeddings) else Embeddings.open(embeddings)
+    opened = embeddings if isinstance(embeddings, Embeddings) else open_embeddings(embeddings)
     source, goal = _modalities(opened, source, goal)
     table = opened.table("sample").reset_index(drop=True)
     seen = table["seen"].to_numpy(dtype=bool)

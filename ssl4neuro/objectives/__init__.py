@@ -8,6 +8,7 @@ projections; `bind(encoders)`, called once, builds what has to fit them, `after_
 
 from torch import nn
 
+from ssl4neuro.objectives.change_aware import ChangeAware
 from ssl4neuro.objectives.infonce import InfoNCE
 from ssl4neuro.objectives.masked_clip import MaskedClip
 from ssl4neuro.objectives.negatives import NoNegatives
@@ -23,6 +24,7 @@ OBJECTIVES: dict[str, type[nn.Module]] = {
     "siglip": SigLIP,
     "supcon": SupCon,
     "paired": PairedInfoNCE,
+    "change_aware": ChangeAware,
     "vicreg": VICReg,
     "barlow_twins": BarlowTwins,
     "masked_clip": MaskedClip,
@@ -33,6 +35,7 @@ OBJECTIVES: dict[str, type[nn.Module]] = {
 __all__ = [
     "OBJECTIVES",
     "BarlowTwins",
+    "ChangeAware",
     "InfoNCE",
     "MaskedClip",
     "NoNegatives",

@@ -1,7 +1,5 @@
-"""Figures as inline SVG, drawn by matplotlib without pyplot (no display, no global state), equal bits for equal data."""
+"""Figures of runs and results: curves, estimates beside baselines, confusion, agreement, ROC."""
 
-import io
-import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -11,32 +9,13 @@ from jaxtyping import Bool, Float
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Canvas
 
-OWN, OTHER, BASELINE, CHANCE = "#0b5fa5", "#c4622d", "#6b6b6b", "#b3261e"  # distinct in grey print by line style and marker too
-SERIES = (OWN, OTHER, "#3f7d3a", "#7a4fa3", "#8a6d1d", "#357a86")
-STYLES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1)), (0, (1, 1)))
-MOST_POINTS = 400  # of a curve; more are averaged in bins, a page must stay small
-SETTINGS: dict[Any, Any] = {
-    "svg.fonttype": "none",
-    "svg.hashsalt": "ssl4neuro",
-    "text.parse_math": False,  # a network called "$x" is no formula
-    "font.family": "DejaVu Sans",
-    "font.size": 8.5,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.edgecolor": "#888888",
-    "axes.linewidth": 0.8,
-    "axes.grid": True,
-    "grid.color": "#e6e6e6",
-    "grid.linewidth": 0.7,
-    "axes.axisbelow": True,
-    "figure.facecolor": "none",
-    "axes.facecolor": "none",
-}
+from ssl4neuro.report.drawing import BASELINE, CHANCE, OTHER, OWN, SERIES, SETTINGS, STYLES, Drawing, svg
 
+MOST_POINTS = 400  # of a curve; more are averaged in bins, a page must stay small
 Curve = tuple[Float[np.ndarray, "_"], Float[np.ndarray, "_"]]  # steps and values
 
 
-def curves(series: Mapping[str, Curve], ylabel: str, *, best: int | None = None, log: bool = False) -> str:
+def curves(series: Mapping[str, Curve], ylabel: str, *, best: int | None = None, log: bool = False) -> Drawing:
     """Lines over optimiser steps; `best` marks a step. Single points are drawn as points."""
     with mpl.rc_context(SETTINGS):
         canvas = Canvas(figsize=(4.4, 2.5), layout="constrained")
@@ -57,7 +36,7 @@ def curves(series: Mapping[str, Curve], ylabel: str, *, best: int | None = None,
         return svg(canvas)
 
 
-def estimates(rows: Sequence[Mapping[str, Any]], metrics: Sequence[str]) -> str:
+def estimates(rows: Sequence[Mapping[str, Any]], metrics: Sequence[str]) -> Drawing:
     """A panel per metric: estimate and 95 % interval of every model, chance as a dashed line."""
     names = list(dict.fromkeys(row["name"] for row in rows))
     with mpl.rc_context(SETTINGS):
@@ -85,12 +64,12 @@ def _estimates_panel(axes: Axes, rows: Sequence[Mapping[str, Any]], names: Seque
     axes.grid(axis="y", visible=False)
 
 
-def confusion(counts: Float[np.ndarray, "true predicted"], classes: Sequence[str]) -> str:
+def confusion(counts: Float[np.ndarray, "true predicted"], classes: Sequence[str]) -> Drawing:
     """Share of each true class (line) that is predicted as each class (column), with counts where they fit."""
     share = counts / np.maximum(counts.sum(1, keepdims=True), 1e-12)
     with mpl.rc_context(SETTINGS):
-        size = min(1.4 + 0.36 * len(classes), 8.0)
-        canvas = Canvas(figsize=(size + 0.6, size), layout="constrained")
+        size = min(max(1.4 + 0.36 * len(classes), 3.6), 8.0)
+        canvas = Canvas(figsize=(max(size + 0.6, 4.4), size), layout="constrained")
         axes = canvas.subplots()
         axes.pcolormesh(share, cmap="Blues", vmin=0, vmax=1, edgecolors="white", linewidth=0.6)
         axes.invert_yaxis()
@@ -116,7 +95,9 @@ def confusion(counts: Float[np.ndarray, "true predicted"], classes: Sequence[str
         return svg(canvas)
 
 
-def agreement(mean: Float[np.ndarray, "n"], difference: Float[np.ndarray, "n"], lines: Mapping[str, float], unit: str) -> str:
+def agreement(
+    mean: Float[np.ndarray, "n"], difference: Float[np.ndarray, "n"], lines: Mapping[str, float], unit: str
+) -> Drawing:
     """Differences over means of two measurements (Bland and Altman, Lancet 1986).
 
     Args:
@@ -143,7 +124,7 @@ def agreement(mean: Float[np.ndarray, "n"], difference: Float[np.ndarray, "n"], 
         return svg(canvas)
 
 
-def roc(series: Mapping[str, tuple[Float[np.ndarray, "_"], Bool[np.ndarray, "_"]]]) -> str:
+def roc(series: Mapping[str, tuple[Float[np.ndarray, "_"], Bool[np.ndarray, "_"]]]) -> Drawing:
     """Sensitivity over the false alarms among negatives, for every threshold; `series` holds scores and who is positive."""
     with mpl.rc_context(SETTINGS):
         canvas = Canvas(figsize=(4.4, 3.3), layout="constrained")
@@ -176,17 +157,3 @@ def _thin(x: Float[np.ndarray, "n"], y: Float[np.ndarray, "n"]) -> Curve:
     size = -(-len(x) // MOST_POINTS)  # bins of one size: means of fewer points would look noisier than their neighbours
     bins = np.split(np.arange(len(x)), np.arange(size, len(x), size))
     return np.array([x[b].mean() for b in bins]), np.array([y[b].mean() for b in bins])
-
-
-def svg(canvas: Canvas) -> str:
-    """SVG markup to put into HTML: no XML header, no name spaces or metadata, no ids that nothing refers to."""
-    buffer = io.StringIO()
-    canvas.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
-    text = buffer.getvalue()
-    text = text[text.index("<svg") :]
-    text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.S)
-    text = text.replace("'DejaVu Sans'", "'DejaVu Sans', Verdana, sans-serif")  # of nearly the same widths where it is missing
-    text = re.sub(r'\sxmlns(:\w+)?="[^"]*"', "", text)
-    used = set(re.findall(r"#([\w.-]+)", text))
-    text = re.sub(r'\sid="([^"]*)"', lambda m: m[0] if m[1] in used else "", text)
-    return re.sub(r'(<svg[^>]*?) width="[^"]*"', r"\1", re.sub(r'(<svg[^>]*?) height="[^"]*"', r"\1", text)).strip()

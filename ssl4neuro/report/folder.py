@@ -1,6 +1,7 @@
 """Read the files of a run or results folder: missing ones are normal in an interrupted run, damaged ones are named."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -60,8 +61,11 @@ def saved_contract(run: Path) -> tuple[dict[str, Any], str]:
     return read_json(chosen / "contract.json"), chosen.name
 
 
-def read_tsv(file: Path) -> pd.DataFrame:
+def read_tsv(file: Path, text: Sequence[str] = ()) -> pd.DataFrame:
     """A tab-separated table, names as text and nothing where there is nothing; empty if there is no such file.
+
+    Args:
+        text: further columns that hold text, taken as it stands: a class may be called `01` or `None`.
 
     Raises:
         UserError: the file is no table.
@@ -69,7 +73,8 @@ def read_tsv(file: Path) -> pd.DataFrame:
     if not file.is_file():
         return pd.DataFrame()
     try:
-        table = pd.read_csv(file, sep="\t", dtype=dict.fromkeys(NAMES, str))
+        columns = dict.fromkeys(text, str)
+        table = pd.read_csv(file, sep="\t", dtype=dict.fromkeys(set(NAMES) - {*text}, str), converters=columns)
     except (pd.errors.EmptyDataError, pd.errors.ParserError, UnicodeDecodeError, ValueError) as error:
         told = str(error).splitlines()[0]
         raise UserError(f"{file}: not a table ({told}); it was cut short or altered, restore it or delete it") from error

@@ -31,14 +31,15 @@ class Table:
 
 @dataclass(frozen=True)
 class Figure:
-    """An inline SVG, or a PNG or GIF, with the text that stands for it where it cannot be seen."""
+    """An inline SVG, or a picture file, with the text that stands for it where it cannot be seen."""
 
     title: str
     svg: str = ""
     caption: str = ""
     wide: bool = False
-    picture: bytes = b""  # a PNG or GIF file, in the place of `svg`
+    picture: bytes = b""  # a PNG or GIF file, or a whole SVG file that others drew, in the place of `svg`
     alt: str = ""  # title and caption where it is empty
+    section: str = "Figures"  # heading under which it stands
 
     @property
     def moving(self) -> bool:
@@ -48,7 +49,7 @@ class Figure:
     @property
     def source(self) -> str:
         """The picture as a data URI: a page that is passed on takes its pictures along."""
-        kind = "gif" if self.moving else "png"
+        kind = "gif" if self.moving else "png" if self.picture.startswith(b"\x89PNG") else "svg+xml"
         return f"data:image/{kind};base64,{base64.b64encode(self.picture).decode()}"
 
 
@@ -66,15 +67,24 @@ class Page:
     gallery_note: str = ""
     tables: list[Table] = field(default_factory=list)
     details: list[tuple[str, str]] = field(default_factory=list)  # heading and preformatted text, folded
+    answers: list[tuple[str, str]] = field(default_factory=list)  # what was asked, found, beside it: name and sentences
+    commands: list[str] = field(default_factory=list)  # to repeat it
+    remarks: dict[str, list[Notice]] = field(default_factory=dict)  # under the heading of figures that they are about
+
+    @property
+    def sections(self) -> dict[str, list[Figure]]:
+        """Figures by the heading under which they stand, in the order in which the headings first occur."""
+        names = dict.fromkeys([*(figure.section for figure in self.figures), *self.remarks])
+        return {name: [figure for figure in self.figures if figure.section == name] for name in names}
 
 
 def number(value: Any, digits: int = 3) -> str:
     """A number as people read it; a dash where there is none."""
     if value is None or isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
         return "–"
-    return (
-        f"{value:,}" if isinstance(value, int) else f"{value:.{digits}g}" if 0 < abs(value) < 1e-3 else f"{value:,.{digits}f}"
-    )
+    small = not isinstance(value, int) and 0 < abs(value) < 1e-3
+    text = f"{value:,}" if isinstance(value, int) else f"{value:.{digits}g}" if small else f"{value:,.{digits}f}"
+    return text if "e" in text else text.replace("-", "−")
 
 
 def duration(seconds: float | int) -> str:

@@ -1,186 +1,114 @@
-"""The report of a results folder: numbers with unit, n and interval, baselines side by side, the overlap stamp."""
+"""The report of a results folder: what was asked, the answer beside its baselines, who was in it, and what could be wrong."""
 
-import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
+from ssl4neuro import contract
 from ssl4neuro.errors import UserError
-from ssl4neuro.report import figures
+from ssl4neuro.report.checks import check_table
+from ssl4neuro.report.embedding_map import map_figure
+from ssl4neuro.report.explanations import SECTION, explained
 from ssl4neuro.report.folder import read_json
-from ssl4neuro.report.page import Figure, Notice, Page, Table, listed, number, plural
+from ssl4neuro.report.methods import methods
+from ssl4neuro.report.page import Figure, Notice, Page, Table, listed
+from ssl4neuro.report.results_figures import (
+    calibration_figure,
+    confusion_figures,
+    efficiency_figure,
+    estimate_figure,
+    roc_figure,
+    site_decodability_figure,
+    site_figure,
+)
+from ssl4neuro.report.results_folder import FORMAT, VERSION, Results, read_results
+from ssl4neuro.report.results_tables import contract_checks, further_tables, results_table, settings_table, versions_table
+from ssl4neuro.report.results_words import answers, notices
 
-FORMAT, VERSION = "ssl4neuro results", 1
-COLUMNS = ("model", "role", "metric", "value", "95 % CI", "p", "chance", "subjects", "samples", "unit")
-EXACT = ("name", "baseline", "metric", "value", "ci_low", "ci_high", "p", "chance", "n_subjects", "n_samples", "unit")
-LOWER_IS_BETTER = {"MAE", "RMSE"}
-ROW_KEYS = ("name", "metric", "value", "n_subjects", "unit")
+__all__ = ["FORMAT", "VERSION", "results_page"]
+
+NO_COMMAND = "The command line was not recorded: made from Python, or by an older version. The settings are above."
 
 
 def results_page(path: Path) -> Page:
-    """Read results.json and describe it.
+    """Read a results folder, and what is still there of its embeddings and its run, and describe it.
 
     Raises:
         UserError: damaged, or of another version.
     """
-    file = path / "results.json"
-    record = read_json(file)
-    if record.get("format") != FORMAT or record.get("version") != VERSION:
-        raise UserError(f"{file}: not {FORMAT} version {VERSION}; make the results again with this version")
-    rows = record.get("rows")
-    if not isinstance(rows, list) or not rows or not all(isinstance(r, dict) and all(k in r for k in ROW_KEYS) for r in rows):
-        raise UserError(f"{file}: 'rows' is missing or incomplete; make the results again")
-    source = record.get("source") or {}
+    results = read_results(path)
+    run = results.source.get("run")
+    pictures = explained([path, *([Path(str(run))] if run else [])])
+    drawn, left_out = _figures(results)
+    tables = [
+        results_table(results.rows),
+        *further_tables(results),
+        check_table([c for c in results.record.get("checks") or () if isinstance(c, Mapping)]),
+        _contract(results),
+        settings_table(results),
+        versions_table(results),
+    ]
+    command = results.environment.get("command")
     return Page(
-        title=f"{_kind(record)} of {record.get('target', 'results')}",
-        subtitle=_subtitle(path, record, source),
-        summary=_summary(rows, record),
-        methods=_methods(record, rows),
-        notices=_notices(record, rows),
-        figures=_figures(record, rows),
-        tables=[results_table(rows), _settings(record, source)],
-        details=[],
+        title=f"{_kind(results.record)} of {results.record.get('target', 'results')}",
+        subtitle=_subtitle(path, results),
+        summary="",
+        methods=f"{methods(results)} {pictures.method}".strip(),
+        notices=[*notices(results), *(Notice("note", text) for text in left_out)],
+        figures=[*drawn, *pictures.figures],
+        tables=[table for table in tables if table.rows],
+        answers=answers(results),
+        remarks={SECTION: pictures.notices} if pictures.notices else {},
+        commands=[str(command) if command else NO_COMMAND],
     )
 
 
-def results_table(rows: Sequence[Mapping[str, Any]]) -> Table:
-    """Every number with what it needs: unit, n, interval; the user's own in bold."""
-    metrics = list(dict.fromkeys(row["metric"] for row in rows))
-    rows = sorted(rows, key=lambda row: metrics.index(row["metric"]))  # a metric's models side by side; the sort is stable
-    cells = [
-        (
-            row["name"],
-            "baseline" if row.get("baseline") else "embedding",
-            row["metric"],
-            number(row["value"]),
-            _interval(row),
-            _p(row.get("p")),
-            number(row.get("chance")),
-            row["n_subjects"],
-            row.get("n_samples", "–"),
-            row["unit"],
-        )
-        for row in rows
+def _figures(results: Results) -> tuple[list[Figure], list[str]]:
+    """What can be drawn, and sentences about what cannot."""
+    calibrated, no_calibration = calibration_figure(results)
+    mapped, no_map = map_figure(results)
+    found = [
+        estimate_figure(results),
+        *roc_figure(results),
+        *calibrated,
+        *confusion_figures(results),
+        *site_figure(results),
+        *efficiency_figure(results),
+        *site_decodability_figure(results),
+        *mapped,
     ]
-    own = tuple(i for i, row in enumerate(rows) if not row.get("baseline"))
-    note = "Held-out subjects. Unit: what one prediction is about. Interval: over subjects."
-    exact = tuple({key: row.get(key) for key in EXACT} for row in rows)
-    return Table("Results", COLUMNS, tuple(cells), "results", note, own, exact)
+    return found, [text for text in (no_calibration, no_map) if text]
+
+
+def _contract(results: Results) -> Table:
+    """Contract of the encoder against the cohort, while both are at hand; an empty table otherwise."""
+    folder = Path(str(results.source.get("embeddings") or ""))
+    info = read_json(folder / "embeddings.json") if results.source.get("embeddings") else {}
+    expected, cohort = info.get("contract"), info.get("cohort")
+    found = read_json(Path(str(cohort)) / "cohort.json").get("contract") if cohort else None
+    if not isinstance(expected, Mapping) or not isinstance(found, Mapping):
+        return contract_checks([], {}, {}, "")
+    try:
+        shared = {name: entry for name, entry in expected.items() if name in found}
+        return contract_checks(contract.compare(shared, found), shared, found, str(info.get("checkpoint_sha256"))[:12])
+    except UserError:  # of a version that this one does not know
+        return contract_checks([], {}, {}, "")
 
 
 def _kind(record: Mapping[str, Any]) -> str:
     probe = str(record.get("probe") or "")
-    return (
-        f"{probe.capitalize()} probe"
-        if record.get("task") in {"binary", "multiclass", "regression"}
-        else probe.capitalize() or "Results"
-    )
+    probes = record.get("task") in {"binary", "multiclass", "regression"}
+    return f"{probe.capitalize()} probe" if probes else probe.capitalize() or "Results"
 
 
-def _subtitle(path: Path, record: Mapping[str, Any], source: Mapping[str, Any]) -> str:
+def _subtitle(path: Path, results: Results) -> str:
     parts = [f"Results folder {path.resolve().name}"]
-    if source.get("name"):
-        parts.append(f"cohort {source['name']}")
-    if source.get("checkpoint_sha256"):
-        parts.append(f"encoder {str(source['checkpoint_sha256'])[:12]}")
-    classes = [str(c) for c in record.get("classes") or ()]
-    if 1 < len(classes) <= 4:
-        parts.append(f"classes {listed(classes)}")
-    elif classes:
-        parts.append(f"{len(classes)} classes")
+    if results.source.get("name"):
+        parts.append(f"{'table' if results.source.get('foreign') else 'cohort'} {results.source['name']}")
+    if results.source.get("checkpoint_sha256"):
+        parts.append(f"encoder {str(results.source['checkpoint_sha256'])[:12]}")
+    if 1 < len(results.classes) <= 4:
+        parts.append(f"classes {listed(results.classes)}")
+    elif results.classes:
+        parts.append(f"{len(results.classes)} classes")
     return ", ".join(parts)
-
-
-def _summary(rows: Sequence[Mapping[str, Any]], record: Mapping[str, Any]) -> str:
-    own = next((row for row in rows if not row.get("baseline")), rows[0])
-    metric = own["metric"]
-    n = f"{plural(own['n_subjects'], 'subject')}" + (
-        f", {plural(own['n_samples'], own['unit'])}" if own.get("n_samples") and own["unit"] != "subject" else ""
-    )
-    text = f"The embedding '{own['name']}' reaches {metric} {number(own['value'])} (95 % CI {_interval(own)}; {n})"
-    text += f", where chance is {number(own['chance'])}. " if own.get("chance") is not None else ". "
-    sign = -1 if metric in LOWER_IS_BETTER else 1
-    others = [r for r in rows if r.get("baseline") and r["metric"] == metric and r["value"] is not None]
-    if not others or own["value"] is None:
-        return text + ("No baseline was computed, so the number stands alone." if not others else "")
-    best = max(others, key=lambda row: sign * row["value"])
-    text += f"The best baseline, '{best['name']}', reaches {number(best['value'])} (95 % CI {_interval(best)}). "
-    return text + _verdict(sign * (own["value"] - best["value"]), own, best)
-
-
-def _verdict(gain: float | int, own: Mapping[str, Any], best: Mapping[str, Any]) -> str:
-    """Plain words that claim no more than two intervals allow."""
-    low, high, base_low, base_high = (row.get(end) for row in (own, best) for end in ("ci_low", "ci_high"))
-    if low is None or high is None or base_low is None or base_high is None:
-        return "The embedding is ahead of it." if gain > 0 else "The embedding is not ahead of it."
-    if low > base_high or high < base_low:
-        return f"The embedding is {'ahead of' if gain > 0 else 'behind'} it, and the intervals do not overlap."
-    return "The intervals overlap, so these numbers alone do not show that one is better than the other."
-
-
-def _notices(record: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> list[Notice]:
-    notices = [Notice("warning", str(record["stamp"]))] if record.get("stamp") else []
-    if not record.get("stamp"):
-        notices.append(Notice("good", "No subject of a test fold was seen in pretraining."))
-    if not any(row.get("baseline") for row in rows):
-        notices.append(Notice("warning", "No baseline stands beside these numbers; run the probe with its baselines."))
-    return notices + [Notice("note", str(note)) for note in record.get("notes") or ()]
-
-
-def _figures(record: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> list[Figure]:
-    metrics = list(dict.fromkeys(row["metric"] for row in rows))
-    caption = "Estimate and 95 % interval over subjects; circles: embeddings, squares: baselines, dashed line: chance."
-    pages = [Figure("Embedding beside baselines", figures.estimates(rows, metrics), caption, wide=True)]
-    tables, classes = record.get("confusion") or {}, [str(c) for c in record.get("classes") or ()]
-    own = [row["name"] for row in rows if not row.get("baseline")][:1]
-    other = [row["name"] for row in rows if row.get("baseline") and row.get("p") is not None][:1]
-    for name in dict.fromkeys([*own, *other]):
-        counts = np.array(tables.get(name, []), dtype=np.float64)
-        if classes and counts.shape == (len(classes), len(classes)):
-            shown = "Colour: share of the true class; numbers: held-out predictions."
-            pages.append(Figure(f"Confusion, {name}", figures.confusion(counts, classes), shown))
-    return pages
-
-
-def _settings(record: Mapping[str, Any], source: Mapping[str, Any]) -> Table:
-    rows = [("task", record.get("task")), ("unit of analysis", record.get("unit"))]
-    rows += [
-        (key.replace("_", " "), value if isinstance(value, str) else json.dumps(value))
-        for key, value in (record.get("settings") or {}).items()
-    ]
-    if record.get("permutation"):
-        rows.append(("labels permuted", record["permutation"]))
-    for key, value in source.items():
-        text = str(value)
-        rows.append((key.replace("_", " "), text[:12] + "…" if key.endswith("sha256") else Path(text).name or text))
-    return Table("Settings and source", ("what", "value"), tuple(row for row in rows if row[1] not in (None, "None")))
-
-
-def _methods(record: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> str:
-    settings, n = record.get("settings") or {}, rows[0]
-    what = f"A {record.get('probe')} probe of '{record.get('target')}' was fitted to frozen ssl4neuro embeddings"
-    size = f" of {plural(n['n_subjects'], 'subject')}"
-    folds = f", cross-validated in {settings['folds']} folds" if settings.get("folds") else ""
-    repeats = f" ({settings['repeats']} repeats)" if (settings.get("repeats") or 1) > 1 else ""
-    baselines = sorted({str(row["name"]) for row in rows if row.get("baseline")})
-    beside = f" Baselines, evaluated in the same way: {listed(baselines)}." if baselines else ""
-    numbers = [
-        text
-        for key, text in (("bootstrap", "{} bootstrap draws"), ("permutations", "{} permutations"), ("seed", "seed {}"))
-        if settings.get(key) is not None
-        for text in [text.format(settings[key])]
-    ]
-    drawn = f" {', '.join(numbers).capitalize()}." if numbers else ""
-    stamp = f" {record['stamp'][:1].upper()}{record['stamp'][1:]}." if record.get("stamp") else ""
-    return f"{what}{size}{folds}{repeats}. {record.get('method', '')}{beside}{drawn}{stamp}".replace("  ", " ")
-
-
-def _interval(row: Mapping[str, Any]) -> str:
-    low, high = row.get("ci_low"), row.get("ci_high")
-    return "–" if low is None or high is None else f"{number(low)} to {number(high)}"
-
-
-def _p(value: Any) -> str:
-    return "–" if value is None else "<0.0001" if value < 1e-4 else f"{value:.4f}"

@@ -1,6 +1,5 @@
 """The report of a pretraining run, finished or not. Subjects are counted, never named."""
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -9,12 +8,13 @@ import numpy as np
 import pandas as pd
 import yaml
 
+from ssl4neuro.report.explanations import SECTION, explained
 from ssl4neuro.report.folder import read_config, read_json, read_log, saved_contract
 from ssl4neuro.report.log import last, part, run_figures
-from ssl4neuro.report.page import Notice, Page, Table, duration, listed, number, plural
+from ssl4neuro.report.page import Notice, Page, duration, listed, number, plural
+from ssl4neuro.report.run_tables import PARTS, contract_table, environment_table, measures_table, split_table
 
 SLOW_LOADING = 0.05  # share of the time spent waiting for data that is worth a hint
-PARTS = {"train": "trained on", "validation": "choose the best checkpoint", "holdout": "seen by no encoder; for probes"}
 
 
 def run_page(path: Path) -> Page:
@@ -27,6 +27,7 @@ def run_page(path: Path) -> Page:
     split, summary = read_json(path / "split.json"), read_json(path / "summary.json")
     log, bad_lines = read_log(path / "log.jsonl")
     contract, checkpoint = saved_contract(path)
+    pictures = explained([path])
     best = read_json(path / "checkpoints" / "best.json")
     counts = {name: len(subjects) for name, subjects in split.items() if isinstance(subjects, list)}
     tables = [
@@ -41,10 +42,19 @@ def run_page(path: Path) -> Page:
         summary=_summary(config, counts, log, summary, best),
         methods=_methods(config, counts, environment, log, summary),
         notices=_notices(log, bad_lines, summary, bool(checkpoint)),
-        figures=run_figures(log, best.get("step")),
+        figures=[*run_figures(log, best.get("step")), *pictures.figures],
+        remarks={SECTION: pictures.notices} if pictures.notices else {},
         tables=[table for table in tables if table.rows],
         details=[("Resolved configuration", yaml.safe_dump(_without_places(config), sort_keys=False))] if config else [],
+        commands=_commands(path.resolve().name, config),
     )
+
+
+def _commands(name: str, config: Mapping[str, Any]) -> list[str]:
+    """The resolved configuration is itself a recipe."""
+    if not config.get("data"):
+        return []
+    return [f"ssl4neuro pretrain {name}/config.yaml --data {Path(str(config['data'])).name} --out {name}-again"]
 
 
 # --- words ------------------------------------------------------------------------------------------------------------
@@ -176,18 +186,8 @@ def _methods(
     versions = _mapping(environment, "versions")
     tools = listed([f"{name} {versions[name]}" for name in ("ssl4neuro", "torch", "lightly", "nilearn") if name in versions])
     sentences = [f"Encoders were pretrained with {tools or 'ssl4neuro'}."]
-    encoders = [
-        f"{name}: {_mapping(m, 'encoder').get('name', 'unnamed')}{_preset(_mapping(m, 'encoder'))}"
-        for name, m in _mapping(config, "modalities").items()
-        if isinstance(m, Mapping)
-    ]
-    objectives = [
-        f"{o.get('name')}{_between(o.get('between'))}"
-        f"{' on labels ' + listed(list(o['labels'])) if o.get('labels') else ''} (weight {o.get('weight', 1)})"
-        for o in _objectives(config).values()
-    ]
-    if encoders:
-        sentences.append(f"One encoder per modality ({'; '.join(encoders)}) was trained with {listed(objectives)}.")
+    if encoder_words(config):
+        sentences.append(f"One encoder per modality ({encoder_words(config)}) was trained with {objective_words(config)}.")
     optimiser, sampling = _mapping(config, "optimiser"), _mapping(config, "sampling")
     if optimiser:
         sentences.append(
@@ -204,6 +204,26 @@ def _methods(
     return " ".join(sentences)
 
 
+def encoder_words(config: Mapping[str, Any]) -> str:
+    """`map: volume_resnet (small); course: course_conv`."""
+    return "; ".join(
+        f"{name}: {_mapping(m, 'encoder').get('name', 'unnamed')}{_preset(_mapping(m, 'encoder'))}"
+        for name, m in _mapping(config, "modalities").items()
+        if isinstance(m, Mapping)
+    )
+
+
+def objective_words(config: Mapping[str, Any]) -> str:
+    """`infonce between map and course (weight 1) and supcon on labels state (weight 1)`."""
+    return listed(
+        [
+            f"{o.get('name')}{_between(o.get('between'))}"
+            f"{' on labels ' + listed(list(o['labels'])) if o.get('labels') else ''} (weight {o.get('weight', 1)})"
+            for o in _objectives(config).values()
+        ]
+    )
+
+
 def _between(modalities: Any) -> str:
     if not isinstance(modalities, list) or not modalities:
         return ""
@@ -216,76 +236,6 @@ def _preset(encoder: Mapping[str, Any]) -> str:
 
 def _unit(sampling: Mapping[str, Any]) -> str:
     return {"sessions": "scans", "subjects": "subjects"}.get(str(sampling.get("kind")), "components")
-
-
-# --- tables -----------------------------------------------------------------------------------------------------------
-
-
-def measures_table(log: pd.DataFrame) -> Table:
-    """Where every validation measure started, how far it went and where it is."""
-    measured = part(log, "validation")
-    rows = []
-    for column in [c for c in measured if c not in {"time", "step", "epoch", "split", "signal"}]:
-        values = pd.to_numeric(measured[column], errors="coerce").dropna()
-        if len(values):
-            rows.append((column, float(values.iloc[0]), float(values.min()), float(values.max()), float(values.iloc[-1])))
-    columns = ("measure", "first", "lowest", "highest", "last")
-    exact = tuple(dict(zip(columns, row, strict=True)) for row in rows)
-    shown = tuple((row[0], *map(number, row[1:])) for row in rows)
-    note = f"{plural(len(measured), 'validation')} on subjects that were not trained on."
-    return Table("Validation measures", columns, shown, "validation", note, exact=exact)
-
-
-def split_table(counts: Mapping[str, int]) -> Table:
-    """How many subjects are in which part."""
-    total = sum(counts.values())
-    rows = [(name, n, f"{n / total:.0%}", PARTS.get(name, "")) for name, n in counts.items() if total]
-    note = "Counts only; the names are in split.json."
-    return Table("Subjects", ("part", "subjects", "share", "use"), tuple(rows), "subjects", note)
-
-
-def contract_table(contract: Mapping[str, Any], checkpoint: str) -> Table:
-    """What the checkpoint expects of its input."""
-    rows = [
-        (modality, name.replace("_", " "), readable(name, value))
-        for modality, entry in contract.items()
-        if isinstance(entry, Mapping)
-        for name, value in entry.items()
-    ]
-    note = f"From checkpoint {checkpoint}. Every cohort that this encoder is used on is checked against it."
-    return Table("Input contract", ("modality", "property", "expected"), tuple(rows), "contract", note)
-
-
-def environment_table(environment: Mapping[str, Any], summary: Mapping[str, Any]) -> Table:
-    """Versions, seed, hardware and speed."""
-    rows = [(key, value) for key, value in environment.items() if key != "versions"]
-    rows += [(name, value) for name, value in _mapping(environment, "versions").items()]
-    if isinstance(summary.get("samples_per_s"), int | float):
-        rows.append(("samples per second", number(float(summary["samples_per_s"]), 1)))
-    if isinstance(summary.get("data_wait"), int | float):
-        rows.append(("time spent waiting for data", f"{summary['data_wait']:.1%}"))
-    return Table("Versions, seed and speed", ("what", "value"), tuple(rows))
-
-
-def readable(name: str, value: Any) -> str:
-    """A contract value in words: voxel sizes for an affine, a short hash, units with times and bands."""
-    if value is None:
-        return "unknown or any"
-    if name == "affine":
-        matrix = np.array(value, dtype=float)
-        sizes = np.linalg.norm(matrix[:3, :3], axis=0)
-        origin = ", ".join(f"{v:g}" for v in matrix[:3, 3])
-        return f"voxels {' × '.join(f'{v:g}' for v in sizes)} mm, origin {origin} mm"
-    if name.endswith("sha256"):
-        return f"{str(value)[:12]}…"
-    if name in {"tr", "trs"}:
-        times = value if isinstance(value, list) else [value]
-        return ", ".join(f"{t:g}" if isinstance(t, int | float) else str(t) for t in times) + " s"
-    if name == "band" and isinstance(value, list):
-        return f"{value[0]} to {value[1]} Hz"
-    if name == "shape" and isinstance(value, list):
-        return " × ".join(map(str, value))
-    return value if isinstance(value, str) else json.dumps(value)
 
 
 def _without_places(config: Mapping[str, Any]) -> dict[str, Any]:

@@ -18,6 +18,7 @@ import pandas as pd
 from jaxtyping import Float
 
 from ssl4neuro.atomic import new_folder
+from ssl4neuro.data.embedding_table import open_embeddings
 from ssl4neuro.data.embeddings import Embeddings, Unit
 from ssl4neuro.errors import UserError
 from ssl4neuro.progress import progress
@@ -27,7 +28,8 @@ from ssl4neuro.retrieve.search import Device, Kind, check_device
 from ssl4neuro.retrieve.store import FORMAT, VERSION, Index, sha256
 
 PROJECTED = "_projected"  # columns that share one space across modalities
-CARRIED = ("name", "cohort_sha256", "run", "checkpoint_sha256", "contract")
+CARRIED = ("name", "cohort_sha256", "run", "checkpoint_sha256", "contract", "foreign", "table_sha256")
+LAYER = "_layer"  # in the names of columns that are indexed on request only
 NAMED = 5  # rows that a message names
 
 
@@ -40,19 +42,23 @@ def build_index(
     columns: Sequence[str] | None = None,
     seed: int = 0,
     device: Device = "auto",
+    participants: str | Path | None = None,
+    subject: str | None = None,
+    features: Sequence[str] = (),
 ) -> Index:
     """Index every embedding column for cosine similarity and measure the recall of each against exact search.
 
     Rows whose subject the encoder has seen are indexed like the others and marked `seen`.
 
     Args:
-        embeddings: folder that `ssl4neuro embed` wrote.
+        embeddings: folder that `ssl4neuro embed` wrote, or a table of another tool (see `data.embedding_table`).
         out: index folder to create.
         unit: search single components (`sample`) or whole scans (`session`).
         kind: `auto` chooses by the number of rows, see `retrieve.kinds`.
-        columns: embedding columns; all by default.
+        columns: embedding columns; by default all but the encoders' layers.
         seed: of k-means, of the graph, and of the choice of held-out queries.
         device: `auto` uses a GPU for measuring the recall where faiss has one; what is written does not depend on it.
+        participants, subject, features: labels and columns of such a table, see `open_embeddings`.
 
     Returns:
         The opened index; printing it shows the kind, the parameters and the recall of every column.
@@ -63,7 +69,7 @@ def build_index(
     check_device(device)
     if Path(out).exists():
         raise UserError(f"{out}: exists already; name another output folder or delete it")
-    source = Embeddings.open(embeddings)
+    source = open_embeddings(embeddings, participants, subject=subject, features=features)
     names = _columns(source, unit, columns)
     metadata = source.table(unit).reset_index(drop=True)
     if not len(metadata):
@@ -115,7 +121,8 @@ def unit_vectors(
 
 
 def _columns(source: Embeddings, unit: Unit, columns: Sequence[str] | None) -> list[str]:
-    names = source.columns_of(unit) if columns is None else list(dict.fromkeys(columns))
+    own = source.columns_of(unit)
+    names = [name for name in own if LAYER not in name] or own if columns is None else list(dict.fromkeys(columns))
     for name in names:
         if name not in source.columns_of(unit):
             raise UserError(f"{source.path}: no embedding '{name}'{suggest(name, source.columns_of(unit))}")

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Bool, Float, Int
 
-from ssl4neuro.data.embeddings import Embeddings
+from ssl4neuro.data.embedding_table import open_embeddings
 from ssl4neuro.errors import UserError
 from ssl4neuro.progress import progress
 from ssl4neuro.registry import suggest
@@ -33,13 +33,16 @@ def query(
     include_self: bool | None = None,
     exclude_subject: bool = False,
     device: Device = "auto",
+    subject: str | None = None,
+    features: Sequence[str] = (),
 ) -> pd.DataFrame:
     """The k most similar rows, best first; equal scores in the order of rows.
 
     Args:
         index: an index folder, or an `Index` that is open already.
         row: query with this row of the index ...
-        like: ... or with every row of these embeddings, which must come from the same encoder.
+        like: ... or with every row of these embeddings, which must come from the same encoder (of tables of another tool only
+            the dimensions can be compared; that they come from one model is yours to know).
         source: modality to search from (`--from`); `joint`, or the first column, by default.
         target: modality to search in (`--to`); `source` by default. Between two modalities the projected columns are used,
             which share one space; within one, the encoder's output.
@@ -48,6 +51,7 @@ def query(
         include_self: may the query row be found? By default only across modalities, where it is the right answer.
         exclude_subject: leave out all rows of the query's subject.
         device: `auto` searches batches on a GPU where faiss has one.
+        subject, features: columns of such a table, see `open_embeddings`.
 
     Returns:
         One line per result: rank (from 1), score (cosine), row, subject, session, ..., seen; with `like`, `query_row` first.
@@ -66,7 +70,7 @@ def query(
         vectors = opened.searcher(from_column, device).vectors(np.array([position]))
         names, own = opened.metadata.iloc[[position]], np.array([position])
     else:
-        names, vectors, own = _foreign(opened, Path(str(like)), from_column, exclude_subject)
+        names, vectors, own = _foreign(opened, Path(str(like)), from_column, exclude_subject, subject, features)
     within = from_column == to_column
     hidden = own if not (not within if include_self is None else include_self) else np.full(len(own), -1)
     subjects = names["subject"].to_numpy(object) if exclude_subject else None
@@ -116,10 +120,10 @@ def _position(index: Index, row: int) -> int:
 
 
 def _foreign(
-    index: Index, like: Path, column: str, exclude_subject: bool
+    index: Index, like: Path, column: str, exclude_subject: bool, subject: str | None, features: Sequence[str]
 ) -> tuple[pd.DataFrame, Float[np.ndarray, "queries dim"], Int[np.ndarray, "queries"]]:
     """Names, vectors and (in the same cohort) positions of the rows of other embeddings."""
-    embeddings = Embeddings.open(like)
+    embeddings = open_embeddings(like, subject=subject, features=features)
     difference = mismatch(index.info, embeddings.info)
     if difference:
         raise UserError(
@@ -134,7 +138,8 @@ def _foreign(
             f"{like}: '{column}' has {vectors.shape[1]} dimensions, the index {index.info['columns'][column]['dim']}"
         )
     own = np.full(len(names), -1)
-    if index.info["cohort_sha256"] is not None and embeddings.info.get("cohort_sha256") == index.info["cohort_sha256"]:
+    rows_sha256 = index.info["cohort_sha256"] or index.info.get("table_sha256")
+    if rows_sha256 is not None and embeddings.rows_sha256 == rows_sha256:
         position = pd.Series(np.arange(len(index.metadata)), index=index.metadata["row"])
         own = position.reindex(names["row"]).fillna(-1).to_numpy(np.int64)
     elif exclude_subject and embeddings.info.get("name") != index.info["name"]:

@@ -8,14 +8,15 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 
 from ssl4neuro.errors import UserError
+from ssl4neuro.simulate.cavity import REST, draw_lesion
 from ssl4neuro.simulate.courses import LOADINGS, CourseModel, draw_courses, fnc
 from ssl4neuro.simulate.networks import MAX_NODES, NETWORKS, load_brain, network_map, rim
 from ssl4neuro.simulate.noise import SmoothField
 
-SUBJECT, SESSION, SITE = 0, 1, 2  # first element of a stream's key
+SUBJECT, SESSION, SITE, LESION = 0, 1, 2, 3  # first element of a stream's key
 MEDIAN_FD = 0.15  # mm, the head motion at which `MapModel.motion` holds
 MOTION_SUBJECT, MOTION_SESSION = 0.30, 0.25  # sd of the logarithm of the mean framewise displacement
 MOTION_SPREAD = (MOTION_SUBJECT**2 + MOTION_SESSION**2) ** 0.5
@@ -63,6 +64,7 @@ class IcaSettings:
     sites: int = 2
     motion: float = MEDIAN_FD  # median of the mean framewise displacement, mm
     tr: float = 2.0  # s
+    cavity: bool = False  # the operation leaves a cavity in the maps after it
     maps: MapModel = field(default_factory=MapModel)
     courses: CourseModel = field(default_factory=CourseModel)
 
@@ -117,6 +119,7 @@ class SimulatedScan:
     latent: float  # the session's place on the effect's axis: `effect` after the operation, 0 before, and drift
     change: Float[np.ndarray, "components"]  # true relative amplitude change of the affected node
     slope: Float[np.ndarray, "components"]  # true spectral slope
+    lesion: Bool[np.ndarray, "voxels"] | None = None  # hamartoma before, cavity after the operation
 
 
 @dataclass(frozen=True)
@@ -191,6 +194,10 @@ class SimulatedCohort:
             scanner=float(np.exp(0.15 * rng.standard_normal())),
         )
 
+    def lesion(self, index: int) -> tuple[Bool[np.ndarray, "voxels"], Bool[np.ndarray, "voxels"]]:
+        """Hamartoma and cavity of subject `index`."""
+        return draw_lesion(self._stream(LESION, index), self.xyz)
+
     def _stream(self, *key: int) -> np.random.Generator:
         return np.random.default_rng(np.random.SeedSequence(self.settings.seed, spawn_key=key))
 
@@ -225,6 +232,9 @@ class SimulatedCohort:
         slopes = person.slope + model.session * rng.standard_normal(count) + s.effect * model.state * post
         correlation = fnc(person.loadings + model.fnc_session * rng.standard_normal(person.loadings.shape))
         courses = draw_courses(rng, correlation, slopes, nuisance.volumes, s.tr, s.components, model.within)
+        lesion = self.lesion(index)[int(post)] if s.cavity else None
+        if lesion is not None and post:
+            maps[:, lesion] *= REST
         order = rng.permutation(len(maps))  # MELODIC sorts by explained variance, which no one can foresee
         sign = rng.choice(np.array([-1, 1]), len(maps))
         network = np.repeat(np.arange(count), s.components)[order]
@@ -242,6 +252,7 @@ class SimulatedCohort:
             latent=latent,
             change=change[network],
             slope=slopes[network],
+            lesion=lesion,
         )
 
     def _signal(

@@ -2,6 +2,7 @@
 
     OUT/sub-001/ses-pre/  melodic_IC.nii.gz  melodic_mix  melodic_networks.tsv  mask.nii.gz
     OUT/                  participants.tsv  sessions.tsv  networks.tsv  templates.nii.gz  dataset_description.json
+    OUT/lesions/sub-001/  sub-001_ses-pre_label-lesion_mask.nii.gz  sub-001_ses-post_label-lesion_mask.nii.gz  (with a cavity)
     OUT/ground_truth/     truth.json  effect_<network>.nii.gz  subjects/<subject>.nii.gz  subjects.tsv  sessions.tsv
                           components.tsv
 
@@ -44,6 +45,7 @@ def simulate_ica(
     sites: int = 2,
     motion: float = 0.15,
     tr: float = 2.0,
+    cavity: bool = False,
     format: str = "melodic",
     show: bool = True,
 ) -> Path:
@@ -62,6 +64,7 @@ def simulate_ica(
         sites: number of scanners; subjects take turns.
         motion: median of the mean framewise displacement, mm.
         tr: repetition time, s.
+        cavity: let the operation leave a cavity, which alone tells the states apart, and write the lesion masks.
         format: `melodic`.
         show: print the summary.
 
@@ -72,14 +75,15 @@ def simulate_ica(
         raise UserError(f"--format {format}: not a format that is written{suggest(format, FORMATS)}")
     settings = IcaSettings(
         subjects=subjects, sessions=sessions, networks=networks, components=components, resolution=resolution, seed=seed,
-        effect=effect, confounded=confounded, sites=sites, motion=motion, tr=tr,
+        effect=effect, confounded=confounded, sites=sites, motion=motion, tr=tr, cavity=cavity,
     )  # fmt: skip
     out = Path(out)
     with atomic.new_folder(out) as folder:
         numbers = _write(folder, SimulatedCohort(settings))
     if show:
         scans = f"{subjects} subjects x {sessions} sessions x {networks * components} components at {resolution:g} mm"
-        print(f"{out}: {scans}, seed {seed}, effect {effect:g}{', confounded' if confounded else ''}\n{describe(numbers)}")
+        kind = f"effect {effect:g}{', confounded' if confounded else ''}{', cavity' if cavity else ''}"
+        print(f"{out}: {scans}, seed {seed}, {kind}\n{describe(numbers)}")
     return out
 
 
@@ -89,6 +93,7 @@ def _write(folder: Path, cohort: SimulatedCohort) -> dict[str, object]:
     for person, scans in track(cohort, "simulating", total=len(cohort), unit="subject"):
         for scan in scans:
             write_melodic(folder / scan.subject / scan.session, cohort, scan)
+            write_lesion(folder / "lesions" / scan.subject, cohort, scan)
             difficulty.add(scan)
             truth.add(scan)
         truth.add_person(person)
@@ -109,6 +114,14 @@ def write_melodic(folder: Path, cohort: SimulatedCohort, scan: SimulatedScan) ->
     (folder / "melodic_mix").write_text("\n".join(lines) + "\n", encoding="utf-8")
     rows = [f"{number}\t{name}" for number, name in enumerate(scan.network, start=1)]
     (folder / "melodic_networks.tsv").write_text("\n".join(["component\tnetwork", *rows]) + "\n", encoding="utf-8")
+
+
+def write_lesion(folder: Path, cohort: SimulatedCohort, scan: SimulatedScan) -> None:
+    """The mask that a neurosurgeon would draw in this session, if there is anything to draw."""
+    if scan.lesion is not None:
+        folder.mkdir(parents=True, exist_ok=True)
+        name = f"{scan.subject}_{scan.session}_label-lesion_mask.nii.gz"
+        save_volumes(folder / name, cohort, scan.lesion.astype(np.uint8))
 
 
 def write_tables(folder: Path, cohort: SimulatedCohort, truth: "GroundTruth") -> None:

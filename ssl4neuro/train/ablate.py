@@ -9,7 +9,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pandas as pd
 
@@ -21,6 +21,9 @@ from ssl4neuro.registry import suggest
 from ssl4neuro.train.finetune import finetune
 from ssl4neuro.train.finetune_config import FinetuneConfig
 from ssl4neuro.train.finetune_results import RESULTS
+from ssl4neuro.train.network_state_config import NetworkStateConfig
+
+Recipe = TypeVar("Recipe", FinetuneConfig, NetworkStateConfig)
 
 
 def ablate(config: FinetuneConfig, only: Sequence[str] = ()) -> Path:
@@ -33,20 +36,9 @@ def ablate(config: FinetuneConfig, only: Sequence[str] = ()) -> Path:
     Raises:
         UserError: the recipe lists none, an unknown table, or a key that a recipe does not have.
     """
-    if config.estimate:
-        raise UserError("ablate: --estimate is for one recipe; use `ssl4neuro finetune ... --estimate`")
-    if not config.ablations:
-        raise UserError("ablate: the recipe lists no ablations; add e.g. ablations: {parts: {no motion: {head.motion: false}}}")
-    for name in only:
-        if name not in config.ablations:
-            raise UserError(f"--only {name}: no such table of ablations{suggest(name, config.ablations)}")
-    tables = {name: rows for name, rows in config.ablations.items() if not only or name in only}
-    variants = {
-        f"{table}: {row}": variant(config, table, row, keys) for table, rows in tables.items() for row, keys in rows.items()
-    }
-    variants = {config.head.name: replace(config, ablations={}, out=str(Path(config.out) / "full")), **variants}
+    recipes = {config.head.name: full(config), **variants(config, only)}
     scans, stamps = [], set()
-    for number, (name, recipe) in enumerate(variants.items()):
+    for number, (name, recipe) in enumerate(recipes.items()):
         started = Path(recipe.out).exists()
         found = finetune(replace(recipe, resume=started, baselines=config.baselines and number == 0))
         results = Path(str(found)) / RESULTS
@@ -61,7 +53,7 @@ def ablate(config: FinetuneConfig, only: Sequence[str] = ()) -> Path:
     settings = {
         "head": config.head.name,
         "recipe": to_mapping(config),
-        "variants": {name: Path(recipe.out).name for name, recipe in variants.items()},
+        "variants": {name: Path(recipe.out).name for name, recipe in recipes.items()},
     }
     stamp = "; ".join(sorted(stamps - {""}))
     write_segmentation_results(
@@ -70,7 +62,31 @@ def ablate(config: FinetuneConfig, only: Sequence[str] = ()) -> Path:
     return Path(config.out)
 
 
-def variant(config: FinetuneConfig, table: str, row: str, keys: Mapping[str, Any]) -> FinetuneConfig:
+def full(config: Recipe) -> Recipe:
+    """The recipe itself, in its folder."""
+    return replace(config, ablations={}, out=str(Path(config.out) / "full"))
+
+
+def variants(config: Recipe, only: Sequence[str] = ()) -> dict[str, Recipe]:
+    """The variants that a recipe lists, in all tables or `only` these, as `table: row`.
+
+    Raises:
+        UserError: the recipe lists none, an unknown table, or a key that a recipe does not have.
+    """
+    if config.estimate:
+        raise UserError("ablate: --estimate is for one recipe; use `ssl4neuro finetune ... --estimate`")
+    if not config.ablations:
+        raise UserError("ablate: the recipe lists no ablations; add e.g. ablations: {parts: {no motion: {head.motion: false}}}")
+    for name in only:
+        if name not in config.ablations:
+            raise UserError(f"--only {name}: no such table of ablations{suggest(name, config.ablations)}")
+    tables = {name: rows for name, rows in config.ablations.items() if not only or name in only}
+    return {
+        f"{table}: {row}": variant(config, table, row, keys) for table, rows in tables.items() for row, keys in rows.items()
+    }
+
+
+def variant(config: Recipe, table: str, row: str, keys: Mapping[str, Any]) -> Recipe:
     """The recipe with some keys changed, in a folder of its own."""
     mapping = to_mapping(replace(config, ablations={}))
     for key, value in keys.items():
@@ -80,4 +96,4 @@ def variant(config: FinetuneConfig, table: str, row: str, keys: Mapping[str, Any
             inner = inner[parent] if isinstance(inner.get(parent), dict) else inner.setdefault(parent, {})
         inner[last] = value
     folder = "".join(c if c.isalnum() else "-" for c in f"{table}-{row}").strip("-")
-    return from_mapping(FinetuneConfig, {**mapping, "out": str(Path(config.out) / folder)}, f"ablations.{table}.{row}")
+    return from_mapping(type(config), {**mapping, "out": str(Path(config.out) / folder)}, f"ablations.{table}.{row}")

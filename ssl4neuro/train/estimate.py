@@ -25,13 +25,15 @@ class Estimate:
     memory_gib: float  # peak on the GPU, or resident memory of this process on the CPU
     device: str
     runs: int = 1
+    parallel: int = 1  # runs at the same time
     detail: str = ""  # what else there is to know, e.g. operations of a head
 
     def __str__(self) -> str:
-        seconds = self.steps * self.seconds_per_step * self.runs
+        seconds = self.steps * self.seconds_per_step * self.runs / self.parallel
         times = f"{self.runs} runs × " if self.runs > 1 else ""
+        at_once = f", {self.parallel} at a time" if self.parallel > 1 else ""
         return (
-            f"{self.parameters:,} parameters; {times}{self.steps} steps × {self.seconds_per_step:.2f} s = about "
+            f"{self.parameters:,} parameters; {times}{self.steps} steps × {self.seconds_per_step:.2f} s{at_once} = about "
             f"{_duration(seconds)} (validation not counted); peak memory {self.memory_gib:.1f} GiB on {self.device}"
             + (f"; {self.detail}" if self.detail else "")
         )

@@ -1,7 +1,7 @@
 """A fine-tuning recipe."""
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from ssl4neuro.config import to_mapping
 from ssl4neuro.data.clip_loading import ClipConfig
@@ -25,6 +25,7 @@ class FinetuneConfig:
 
     head: Component
     classes: dict[str, int]  # name -> value in the masks
+    task: Literal["segmentation"] = "segmentation"
     encoders: dict[str, Component] = field(default_factory=dict)  # from scratch; with `init` those of the checkpoint
     structures: dict[str, tuple[str, ...]] = field(default_factory=dict)  # unions of classes that are measured
     lesion: str | None = None  # the structure that has to be detected

@@ -177,14 +177,15 @@ def pretrain(config: PretrainConfig) -> Path | Estimate:
             if config.resume and (Path(fold_config.out) / "summary.json").is_file():
                 continue
             resume = config.resume and (Path(fold_config.out) / "config.yaml").is_file()
-            found = _pretrain_one(replace(fold_config, resume=resume), cohort, split)
+            found = pretrain_on(replace(fold_config, resume=resume), cohort, split)
             if isinstance(found, Estimate):
                 return replace(found, runs=config.crossfit)
         return Path(config.out)
-    return _pretrain_one(config, cohort, split_subjects(sites, config.split, config.seed, strata(cohort, config.split)))
+    return pretrain_on(config, cohort, split_subjects(sites, config.split, config.seed, strata(cohort, config.split)))
 
 
-def _pretrain_one(config: PretrainConfig, cohort: Cohort, split: Split) -> Path | Estimate:
+def pretrain_on(config: PretrainConfig, cohort: Cohort, split: Split) -> Path | Estimate:
+    """`pretrain` of one encoder with the subjects already divided, as a larger study does."""
     run_path = Path(config.out)
     if MOTION in config.modalities and cohort.kind == "clips":
         _check_motion(cohort, split)
@@ -263,4 +264,4 @@ def _same_run(run: Run, config: PretrainConfig) -> None:
     )
 
 
-__all__ = ["Interrupted", "PretrainConfig", "PretrainTask", "pretrain"]
+__all__ = ["Interrupted", "PretrainConfig", "PretrainTask", "pretrain", "pretrain_on"]

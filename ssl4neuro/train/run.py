@@ -26,7 +26,7 @@ class Run:
     def __init__(self, path: Path, *, writes: bool = True) -> None:
         self.path, self.writes = Path(path), writes
 
-    def create(self, config: Mapping[str, Any], environment: Mapping[str, Any], split: Mapping[str, list[str]]) -> None:
+    def create(self, config: Mapping[str, Any], environment: Mapping[str, Any], split: Mapping[str, Any]) -> None:
         """Make the folder with config.yaml, environment.json and split.json."""
         if not self.writes:
             return

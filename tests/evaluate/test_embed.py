@@ -123,6 +123,27 @@ def test_courses_alone_are_embedded(run: Path, make_cohort: Callable[..., Cohort
     assert np.isfinite(opened.matrix("session", "joint")).all()
 
 
+def test_embed_writes_layers_that_batches_do_not_change(
+    run: Path, cohort: Cohort, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    one = Embeddings.open(embed(run, cohort.path, tmp_path / "one", batch_scans=1, layers=True))
+    printed = capsys.readouterr().out
+    assert "the encoder of 'course' has no stages to read" in printed
+    many = Embeddings.open(embed(run, cohort.path, tmp_path / "many", batch_scans=100, layers=True))
+    layers = [c for c in one.columns if "_layer" in c]
+    assert layers[0] == "map_layer1"
+    assert len(layers) > 1
+    for name in layers:
+        for unit in ("sample", "session"):
+            assert np.allclose(one.matrix(unit, name), many.matrix(unit, name), atol=1e-4), (unit, name)
+        rows = one.table("sample").groupby(["subject", "session", "run"], sort=False).ngroup().to_numpy()
+        means = np.stack([one.matrix("sample", name)[rows == i].mean(0) for i in range(rows.max() + 1)])
+        np.testing.assert_allclose(one.matrix("session", name), means, atol=1e-5)
+    plain = Embeddings.open(embed(run, cohort.path, tmp_path / "plain"))
+    assert not [c for c in plain.columns if "_layer" in c]
+    np.testing.assert_allclose(plain.matrix("sample", "map"), one.matrix("sample", "map"), atol=1e-4)
+
+
 def test_the_record_carries_contract_and_encoder(run: Path, cohort: Cohort, tmp_path: Path) -> None:
     info = Embeddings.open(embed(run, cohort.path, tmp_path / "out")).info
     assert info["contract"] == json.loads(json.dumps(cohort.info["contract"]))

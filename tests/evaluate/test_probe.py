@@ -25,7 +25,8 @@ def test_state_probe_writes_a_complete_folder(tiny: SimpleNamespace, tmp_path: P
     result = probe(tiny.path, target="state", out=tmp_path / "results", **FAST)
     assert result.unit == "session"
     assert result.classes == ("pre", "post")  # the reference first, so that `post` is the positive class
-    assert _names(result) == ["joint", "FNC + logistic", "band power + logistic", "PCA + logistic", "nuisance only", "majority"]
+    from_scans = ["FNC", "tangent connectivity", "band power", "course quality", "PCA"]
+    assert _names(result) == ["joint", *[f"{name} + logistic" for name in from_scans], "nuisance only", "majority"]
     assert result.permutation == "within subjects"
     assert result.row("joint").value > 0.9
     assert result.row("FNC + logistic").value > 0.8  # coupled courses in `post`
@@ -34,7 +35,8 @@ def test_state_probe_writes_a_complete_folder(tiny: SimpleNamespace, tmp_path: P
         assert (row.n_subjects, row.n_samples, row.unit) == (8, 16, "session")  # 4 of 12 subjects were seen
         assert row.ci_low <= row.value <= row.ci_high
     assert {p.name for p in (tmp_path / "results").iterdir()} == {
-        "results.json", "predictions.tsv", "table.md", "table.csv", "estimates.png", "confusion.png"
+        "results.json", "predictions.tsv", "table.md", "table.csv", "estimates.png", "confusion.png", "comparison.tsv",
+        "delong.tsv",
     }  # fmt: skip
     record = json.loads((tmp_path / "results" / "results.json").read_text())
     assert record["rows"][0]["value"] == result.rows[0].value

@@ -131,6 +131,12 @@ def test_contract_of_every_probe(name: str, task: str, classes: int) -> None:
     assert scores.values.shape == (len(x_test), 3, outputs)
     assert scores.offset.shape == (3, outputs)
     assert np.isfinite(scores.values).all()
+    if scores.probability is not None:
+        assert task != "regression"
+        assert scores.probability.shape == scores.values.shape
+        assert ((scores.probability >= 0) & (scores.probability <= 1)).all()
+        if outputs > 1:
+            np.testing.assert_allclose(scores.probability.sum(2), 1, atol=1e-4)
     for column in range(3):
         alone = probe.prepare(x, x_test, groups, task, classes, 0)(labels[:, column : column + 1])
         np.testing.assert_allclose(alone.values[:, 0], scores.values[:, column], atol=2e-3)

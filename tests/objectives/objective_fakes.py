@@ -122,6 +122,8 @@ CASES: dict[str, dict] = {
     "supcon-session-joint": {"level": "session", "labels": ("state",)},
     "paired": {"learn_temperature": True},
     "paired-all": {"same_subject": True, "in_view": True, "on": "course"},
+    "change_aware": {},
+    "change_aware-cells": {"on": "map", "labels": ("network", "state"), "share": 0.25},
     "vicreg": {},
     "vicreg-session": {"level": "session", "between": ("map",)},
     "barlow_twins": {"between": ("map", "course", "cine")},

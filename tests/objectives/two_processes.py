@@ -70,7 +70,7 @@ def union(kind: str, name: str) -> dict:
 
 def lopsided(name: str) -> bool:
     """Whether the case still has something to compare when process 1 has nothing."""
-    return not name.startswith("paired")
+    return not name.startswith(("paired", "change_aware"))
 
 
 def main(rank: int, folder: Path) -> None:

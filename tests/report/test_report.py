@@ -165,7 +165,7 @@ def test_self_contained(kind, run, results, tmp_path):
 
 def test_no_subject_is_named_and_no_place_given_away(run):
     write_report(run)
-    for file in run.glob("report*"):
+    for file in [file for file in (*run.rglob("report*"), run / "model_card.md") if file.is_file()]:
         text = file.read_text()
         assert not re.search("alice|bob|carol|dave|erin|frank|hospital|secret", text), file
     assert "3" in (run / "report_subjects.csv").read_text()
@@ -221,14 +221,14 @@ def test_results_report(results, tmp_path):
     page = Page(write_report(folder, tmp_path / "page.html"))
     own, baseline = (next(r for r in found.rows if r.baseline is kind and r.metric == "AUC") for kind in (False, True))
     assert "Linear probe of state" in page.text
-    assert f"reaches AUC {own.value:.3f} (95 % CI {own.ci_low:.3f} to {own.ci_high:.3f}; " in page.text
+    assert f"The embedding 'joint' reaches AUC {own.value:.3f} (95 % CI {own.ci_low:.3f} to {own.ci_high:.3f}; " in page.text
     assert f"{own.n_subjects} subjects" in page.text
     for row in found.rows:
-        assert f"{row.value:.3f}" in page.text
+        assert f"{row.value:.3f}".replace("-", "−") in page.text
     assert baseline.name in page.text  # escaped, hence text and no tag
     assert "script" not in page.tags
     assert page.tags.count("svg") >= 2
-    assert "Folds by subject" in page.text
+    assert "Folds were formed by subject" in page.text
 
 
 def test_stamp_is_shown(results, tmp_path):
@@ -267,7 +267,7 @@ def test_plain_words_follow_the_intervals(tmp_path, own, baseline, sentence, met
     (tmp_path / "results.json").write_text(json.dumps(record | {"rows": [row("joint", *own), row("fnc", *baseline), worse]}))
     page = Page(write_report(tmp_path))
     assert sentence in page.text
-    assert "The best baseline, 'fnc'" in page.text
+    assert "Best baseline 'fnc' reaches" in page.text
 
 
 def test_missing_baselines_are_pointed_out(results, tmp_path):
@@ -291,7 +291,7 @@ def test_tables_beside_the_page(results, tmp_path):
     latex = (tmp_path / "page_results.tex").read_text()
     assert r"PCA \& <script>alert(1)</script> 50\%" in latex
     lines = [line for line in latex.splitlines() if line.endswith(r"\\")]
-    assert {len(re.findall(r"(?<!\\)&", line)) for line in lines} == {9}
+    assert {len(re.findall(r"(?<!\\)&", line)) for line in lines} == {9}  # ten columns
     assert len(lines) == len(found.rows) + 1
 
 
@@ -353,6 +353,7 @@ def test_words():
         "2,000 subjects",
         "3 classes",
     ]
+    assert number(-0.0416) == "−0.042"
     assert [number(v) for v in (None, float("nan"), 0.12345, 1234.5, 12, 1e-5, 0.0)] == [
         "–",
         "–",

@@ -2,6 +2,7 @@ import json
 
 import faiss
 import numpy as np
+import pandas as pd
 import pytest
 
 from ssl4neuro.errors import UserError
@@ -190,3 +191,23 @@ def test_damaged_record(embed, tmp_path, content, message):
 def test_not_an_index(tmp_path):
     with pytest.raises(UserError, match="no index here"):
         Index.open(tmp_path)
+
+
+def test_a_table_of_another_tool_is_indexed_and_does_not_find_its_own_rows(tmp_path):
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(40, 8)).astype(np.float32)
+    frame = pd.DataFrame(x).add_prefix("emb_").assign(subject=[f"{i:02d}" for i in range(40)])
+    frame.to_csv(tmp_path / "theirs.csv", index=False)
+    pd.DataFrame({"participant_id": frame["subject"], "group": ["a", "b"] * 20}).to_csv(tmp_path / "p.csv", index=False)
+    index = build_index(tmp_path / "theirs.csv", tmp_path / "index", participants=tmp_path / "p.csv")
+    assert index.columns == ["emb"]
+    found = query(index, row=3, k=5, where="group==b")
+    unit = x / np.linalg.norm(x, axis=1, keepdims=True)
+    similar = unit @ unit[3]
+    expected = [i for i in np.argsort(-similar) if i % 2 and i != 3][:5]
+    assert found["row"].tolist() == expected
+    again = query(index, like=tmp_path / "theirs.csv", k=1)
+    assert (again["row"] != again["query_row"]).all()  # the same rows, recognised by the file
+    frame[[*frame.columns[:4].tolist(), "subject"]].to_csv(tmp_path / "short.csv", index=False)
+    with pytest.raises(UserError, match=r"short.csv: 'emb' has 4 dimensions, the index 8"):
+        query(index, like=tmp_path / "short.csv")

@@ -13,6 +13,7 @@ from nibabel.spatialimages import SpatialImage
 from ssl4neuro.data.dual_regression import SpatialRegression, dual_regression
 from ssl4neuro.data.grid import image_sha256, load_image, make_grid, to_grid, volume_count
 from ssl4neuro.data.readers.bids_names import BidsName, parse_name, repetition_time, sidecars
+from ssl4neuro.data.readers.lesions import LesionMasks
 from ssl4neuro.data.readers.naming import TR_RANGE
 from ssl4neuro.data.scan import Grid, Scan, ScanRows
 from ssl4neuro.data.standardise import MIN_VOLUMES, clean
@@ -38,6 +39,7 @@ class BidsReader:
         confounds: `simple`, `scrubbing`, `compcor` or `ica_aroma`, as nilearn defines these strategies.
         band: pass band in Hz.
         drop_volumes: volumes to leave out at the beginning of each scan.
+        lesions: whose voxels take no part in the courses; the maps are masked by `LesionMaskedReader`.
 
     Raises:
         UserError: no such scans, an ambiguous selection (with the choices), or files that contradict their folder.
@@ -57,6 +59,7 @@ class BidsReader:
         confounds: str | None = None,
         band: tuple[float, float] | None = None,
         drop_volumes: int = 0,
+        lesions: LesionMasks | None = None,
     ) -> None:
         if confounds is not None and confounds not in CONFOUNDS:
             raise UserError(f"--confounds {confounds}: unknown strategy{suggest(confounds, CONFOUNDS)}")
@@ -64,6 +67,7 @@ class BidsReader:
             raise UserError(f"--drop-volumes {drop_volumes}: cannot be negative")
         self.root, self.maps, self.mask, self.networks, self.resolution = Path(root), maps, mask, networks, resolution
         self.confounds, self.band, self.drop_volumes = confounds, band, drop_volumes
+        self.lesions = lesions
         self.space = ""
         self._scans = self._find(task, space, run)
 
@@ -87,7 +91,7 @@ class BidsReader:
         tr = self.repetition_time(scan, image)
         confounds, kept = load_confounds(path, self.confounds, volumes, self.drop_volumes)
         data = to_grid(image, self._grid)[self.drop_volumes :]
-        result = dual_regression(data, self._spatial, str(path), self._cleaner(str(path), tr, confounds, kept), kept)
+        result = dual_regression(data, self._spatial_of(scan), str(path), self._cleaner(str(path), tr, confounds, kept), kept)
         named = read_networks(self.networks, len(result.maps)) if self.networks is not None else {}
         return ScanRows(
             courses=result.courses,
@@ -141,8 +145,18 @@ class BidsReader:
         return make_grid(self._map_image, self.mask, self.resolution)
 
     @cached_property
+    def _group_maps(self) -> Float[np.ndarray, "components voxels"]:
+        return to_grid(self._map_image, self._grid)
+
+    @cached_property
     def _spatial(self) -> SpatialRegression:
-        return SpatialRegression.of(to_grid(self._map_image, self._grid), str(self.maps))
+        return SpatialRegression.of(self._group_maps, str(self.maps))
+
+    def _spatial_of(self, scan: Scan) -> SpatialRegression:
+        """Without the subject's lesions, of whose voxels nothing may enter the courses."""
+        if self.lesions is None or not self.lesions.of(scan):
+            return self._spatial
+        return SpatialRegression.of(self._group_maps, str(self.maps), self.lesions.voxels(scan, self._grid))
 
     def _find(self, task: str | None, space: str | None, run: str | None) -> list[Scan]:
         if not self.root.is_dir():

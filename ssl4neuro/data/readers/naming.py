@@ -27,6 +27,13 @@ def common_root(folders: Iterable[Path]) -> Path:
     return Path(os.path.commonpath([Path(folder).resolve() for folder in folders]))
 
 
+def dataset_root(folders: Iterable[Path]) -> Path:
+    """The dataset's own folder, where its tables lie: above all `folders`, and above any sub- and ses- folder."""
+    root = common_root(folders)
+    own = [parent for parent in root.parents if ENTITY.search(root.relative_to(parent).parts[0])]
+    return own[-1] if own else root
+
+
 @dataclass(frozen=True)
 class SessionTable:
     """The user's table of sessions: participant_id, and any of session_id, run_id, folder, tr (s), site and labels."""

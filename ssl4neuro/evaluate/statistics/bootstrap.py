@@ -6,7 +6,7 @@ of few subjects is too narrow by about sqrt((n-1)/n) z/t (Hesterberg, The Americ
 """
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -22,6 +22,8 @@ class Interval:
     value: float
     low: float
     high: float
+    resampled: Float[np.ndarray, "draws"] = field(default_factory=lambda: np.zeros(0), repr=False, compare=False)
+    count: int = 0  # subjects in the smallest stratum
 
 
 def bootstrap_weights(
@@ -67,16 +69,33 @@ def bootstrap_interval(
     if bounded and np.ptp(resampled) == 0 and value in (0.0, 1.0):
         n = len(np.unique(subjects))
         edge = ((1 - level) / 2) ** (1 / n)
-        return Interval(value, edge, 1.0) if value == 1.0 else Interval(value, 0.0, 1 - edge)
+        low, high = (edge, 1.0) if value == 1.0 else (0.0, 1 - edge)
+        return Interval(value, low, high, resampled, count)
     tail = expanded_tail(count, level)
     low, high = np.quantile(resampled, [tail, 1 - tail])
-    return Interval(value, min(float(low), value), max(float(high), value))
+    return Interval(value, min(float(low), value), max(float(high), value), resampled, count)
 
 
 def expanded_tail(count: int, level: float = 0.95) -> float:
     """Tail probability that gives a percentile interval of `count` subjects the width of a t interval."""
     t = stats.t.ppf((1 - level) / 2, count - 1) * np.sqrt(count / (count - 1))
     return float(stats.norm.cdf(t))
+
+
+def equivalence_p(interval: Interval, centre: float, margin: float) -> float:
+    """p of two one-sided tests (Schuirmann 1987): small when the estimate lies within `centre` ± `margin` for certain.
+
+    Each side is the level at which the one-sided, expanded percentile bound would touch the margin; the larger counts. So
+    p <= 0.05 just when the 90 % interval lies inside. NaN without resamples.
+    """
+    if not len(interval.resampled):
+        return float("nan")
+    outside = [(interval.resampled <= centre - margin).sum(), (interval.resampled >= centre + margin).sum()]
+    share = (1 + max(outside)) / (1 + len(interval.resampled))
+    if share >= 1:
+        return 1.0
+    n = interval.count
+    return float(stats.t.cdf(stats.norm.ppf(share) * np.sqrt((n - 1) / n), n - 1))
 
 
 def _smallest_stratum(subjects: np.ndarray, strata: np.ndarray | None) -> int:
