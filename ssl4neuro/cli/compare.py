@@ -35,6 +35,9 @@ def compare(
     """
     from ssl4neuro.errors import UserError
 
+    for folder in (first, second):
+        if not any((folder / name).is_file() for name in ("results.json", "targets.json", "results/results.json")):
+            raise UserError(f"{folder}: no results here; name results folders of 'probe' or finished runs of 'finetune'")
     runs = [folder for folder in (first, second) if (folder / "results" / "results.json").is_file()]
     if len(runs) == 1:
         raise UserError(f"{runs[0]}: a run of finetune cannot be compared with results of probe; name two of the same kind")

@@ -64,7 +64,7 @@ def draw_brain(stem: Path, values: Float[np.ndarray, "voxels"], grid: Grid, *, t
         figure = Figure(figsize=(9.5, 4.6), dpi=150, facecolor="white")
         FigureCanvasAgg(figure)
         show |= {"figure": figure, "colorbar": False, "annotate": False}
-        top = max(float(np.quantile(np.abs(values), 1 - GLASS_SHARE)), TINY)
+        top = max(float(np.quantile(np.abs(values), 1 - GLASS_SHARE)) * (1 - 1e-6), TINY)  # values equal to it stay
         glass = {**show, "threshold": top, "plot_abs": False, "axes": (0.0, 0.42, 0.88, 0.47)}
         slices = {**show, "threshold": TINY, "black_bg": False, "draw_cross": False, "axes": (0.01, 0.02, 0.87, 0.38)}
         above = plotting.plot_glass_brain(image, display_mode="lyrz", **glass)

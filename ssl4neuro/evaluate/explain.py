@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Collection
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,10 +18,11 @@ from ssl4neuro.errors import UserError
 from ssl4neuro.evaluate.embed import clip_config
 from ssl4neuro.evaluate.explain_inputs import Encode, Inputs, embed_rows
 from ssl4neuro.evaluate.explain_model import METHODS, Explanation, Method, explain_model
-from ssl4neuro.evaluate.explain_parts import ExplainConfig
+from ssl4neuro.evaluate.explain_parts import TABLES, ExplainConfig
 from ssl4neuro.evaluate.explain_summary import Rows, compare, part_table, rows_of, verdicts
 from ssl4neuro.evaluate.explain_target import Answer, Question, ask, read_out
 from ssl4neuro.explain import feature_map, reinitialise
+from ssl4neuro.manifest import file_sha256
 from ssl4neuro.model import Model
 from ssl4neuro.pretrained import Pretrained, load
 from ssl4neuro.progress import progress
@@ -67,6 +68,8 @@ def explain(
 ) -> Result:
     """Write maps (NIfTI), regions.tsv, bands.tsv, patches.tsv, phases.tsv, probes.tsv, sanity.tsv, figures and explain.json.
 
+    Maps lie on the cohort's grid; on that of training where the cohort had to be adapted to it.
+
     Args:
         run: run folder or checkpoint of `pretrain`.
         cohort: prepared cohort; checked against the checkpoint's contract. Only subjects unseen by the run are explained.
@@ -95,33 +98,35 @@ def explain(
         raise UserError(f"{out}: exists already; name another output folder or delete it")
     if randomisations < 0:
         raise UserError(f"--randomisations {randomisations}: a number of 0 or more is needed")
-    opened, device = Cohort.open(cohort), Accelerator().device
-    pretrained = load(run, which, device)
-    inputs, changes = _inputs(pretrained, opened, adapt, device)
+    opened = Cohort.open(cohort)
+    pretrained = load(run, which, Accelerator().device)
+    inputs, changes = _inputs(pretrained, opened, adapt)
     seen = set(pretrained.checkpoint.manifest.overlap(opened.name, opened.content_hashes()))
     chosen = () if subjects == HELD_OUT else tuple(word.strip() for word in subjects.split(",") if word.strip())
     question = ask(opened, seen, target=target, networks=tuple(network), subjects=chosen, folds=folds, seed=seed)
-    where = np.flatnonzero(question.tested)
-    if not len(where):
+    if not question.tested.any():
         raise UserError(f"{opened.path}: none of these subjects has a row to explain; check --subjects, --network and --target")
-    methods: tuple[Method, ...] = METHODS if method == "all" else (method,)
-    result = Result(question, rows_of(question, where), methods, config, notes=[*question.notes, *map(str, changes)])
-    result.notes += pretrained.checkpoint.notes
-    result.source = _source(pretrained, opened, run) | {
-        "settings": {
-            "target": target, "method": method, "network": sorted(network), "column": column, "which": which,
-            "adapt": sorted(adapt), "atlas": config.atlas, "patch": config.patch, "phases": config.phases,
-            "level": config.level, "randomisations": randomisations, "folds": folds, "seed": seed,
-        }
+    settings = {
+        "target": target, "method": method, "network": sorted(network), "column": column, "which": which,
+        "adapt": sorted(adapt), "randomisations": randomisations, "folds": folds, "seed": seed, **asdict(config),
     }  # fmt: skip
-    comparisons: list[pd.DataFrame] = []
+    result = Result(
+        question,
+        rows_of(question, np.flatnonzero(question.tested)),
+        METHODS if method == "all" else (method,),
+        config,
+        notes=[*pretrained.checkpoint.notes, *question.notes, *map(str, changes)],
+        source={**_source(pretrained, opened, run), "settings": settings},
+    )
+    comparisons = []
     for name in tuple(modality) or inputs.modalities:
-        own = _methods(pretrained.model, inputs, name, question.rows[where], methods, config, result.notes)
-        if own:
-            comparisons += _explain_one(pretrained.model, inputs, name, own, column, result, where, randomisations, seed)
+        methods = _methods(pretrained.model, inputs, name, result)
+        if methods:
+            comparisons += _explain_one(pretrained.model, inputs, name, methods, column, result, randomisations, seed)
     if not result.found:
-        raise UserError(f"{run}: {' '.join(result.notes[-1:])}")
-    _tabulate(result, comparisons, seed)
+        raise UserError(f"{run}: {result.notes[-1]}")
+    _tabulate(result, seed)
+    _check(result, comparisons)
     write_explanation(result, inputs, out)
     return replace(result, out=out)
 
@@ -133,13 +138,13 @@ def _explain_one(
     methods: tuple[Method, ...],
     column: str | None,
     result: Result,
-    where: np.ndarray,
     randomisations: int,
     seed: int,
 ) -> list[pd.DataFrame]:
     """Explain one modality, and compare with networks of random weights whose probes are fitted anew."""
-    question = result.question
-    rows, few = question.rows[where], _few(result.rows.subjects)
+    question, few = result.question, _few(result.rows.subjects)
+    where = np.flatnonzero(question.tested)
+    rows = question.rows[where]
 
     def through(model: Model, which: np.ndarray, show: bool) -> tuple[Explanation, Answer | None]:
         answer = None
@@ -168,40 +173,31 @@ def _explain_one(
     return comparisons
 
 
-def _inputs(
-    pretrained: Pretrained, cohort: Cohort, adapt: Collection[str], device: torch.device
-) -> tuple[Inputs, list[contract.Difference]]:
+def _inputs(pretrained: Pretrained, cohort: Cohort, adapt: Collection[str]) -> tuple[Inputs, list[contract.Difference]]:
     saved, found = pretrained.checkpoint, cohort.info["contract"]
     masks = {} if cohort.mask is None else {"map": cohort.mask}
     changes = contract.enforce(saved.contract, found, adapt=adapt, masks=masks, where=str(cohort.path))
     affine = np.array(saved.contract["map"]["affine"]) if "map" in saved.contract and "map" in found else None
     moved = (lambda batch: adapt_batch(batch, saved.contract, found, changes)) if changes else None
+    device = next(pretrained.model.parameters()).device
     return Inputs(cohort, pretrained.model.modalities, device, clip_config(saved.contract), moved, affine), changes
 
 
-def _methods(
-    model: Model,
-    inputs: Inputs,
-    name: str,
-    rows: np.ndarray,
-    methods: tuple[Method, ...],
-    config: ExplainConfig,
-    notes: list[str],
-) -> tuple[Method, ...]:
+def _methods(model: Model, inputs: Inputs, name: str, result: Result) -> tuple[Method, ...]:
     """Those that can explain this encoder; a note for the one that cannot."""
     if name not in inputs.modalities:
         raise UserError(f"--modality: run and cohort do not both have '{name}', they share {', '.join(inputs.modalities)}")
-    if "eigencam" not in methods:
-        return methods
-    encode = Encode(model, inputs.batch(rows[:1]), name, name)
+    if "eigencam" not in result.methods:
+        return result.methods
     encoder: Any = model.encoders[name]
+    encode = Encode(model, inputs.batch(result.question.rows[result.question.tested][:1]), name, name)
     try:
         with torch.no_grad():
-            feature_map(encoder, encoder(encode.x, **encode.arguments), encode.x, config.level)
+            feature_map(encoder, encoder(encode.x, **encode.arguments), encode.x, result.config.level)
     except UserError as error:
-        notes.append(f"{name}: {error}")
-        return tuple(m for m in methods if m != "eigencam")
-    return methods
+        result.notes.append(f"{name}: {error}")
+        return tuple(m for m in result.methods if m != "eigencam")
+    return result.methods
 
 
 def _few(subjects: np.ndarray) -> np.ndarray:
@@ -217,16 +213,16 @@ def _subset(found: Explanation, which: np.ndarray) -> Explanation:
     return Explanation(found.modality, found.rows[which], cams, None, changes, found.parts, found.grid, found.parcels)
 
 
-def _tabulate(result: Result, comparisons: list[pd.DataFrame], seed: int) -> None:
-    signed = bool(result.answers)
+def _tabulate(result: Result, seed: int) -> None:
+    """Parts with intervals, and how good the probes are that they explain."""
     for explanation in result.found.values():
         for kind in explanation.changes:
-            table = part_table(explanation, kind, result.rows, signed=signed, seed=seed)
-            name = {"region": "regions", "band": "bands", "patch": "patches", "phase": "phases"}[kind]
+            table = part_table(explanation, kind, result.rows, signed=bool(result.answers), seed=seed)
+            name = TABLES[kind]
             result.tables[name] = pd.concat(
                 [*([result.tables[name]] if name in result.tables else []), table], ignore_index=True
             )
-    lines: list[dict[str, Any]] = [
+    lines = [
         {
             "modality": modality, "network": group, "metric": metric, "value": found.value, "ci_low": found.low,
             "ci_high": found.high, "n_subjects": len(np.unique(result.rows.subjects[result.rows.groups == group])),
@@ -236,21 +232,26 @@ def _tabulate(result: Result, comparisons: list[pd.DataFrame], seed: int) -> Non
     ]  # fmt: skip
     if lines:
         result.tables["probes"] = pd.DataFrame(lines)
+
+
+def _check(result: Result, comparisons: list[pd.DataFrame]) -> None:
+    """Warnings: probes at chance, and explanations that random weights give, too."""
+    if "probes" in result.tables:
         chance = 0.5 if result.question.problem is not None and result.question.problem.classes else 0.0
-        for line in lines:
-            if not line["ci_low"] > chance:
+        for row in result.tables["probes"].to_dict("records"):
+            if not row["ci_low"] > chance:
+                found = f"{row['metric']} {row['value']:.2f}, {row['ci_low']:.2f} to {row['ci_high']:.2f}"
                 result.warnings.append(
-                    f"{line['modality']}, {line['network']}: the probe of '{result.question.target}' is not above chance on"
-                    f" held-out subjects ({line['metric']} {line['value']:.2f}, {line['ci_low']:.2f} to {line['ci_high']:.2f}):"
-                    " there is nothing that its occlusion could explain"
+                    f"{row['modality']}, {row['network']}: the probe of '{result.question.target}' is not above chance on"
+                    f" held-out subjects ({found}), so do not read its occlusion"
                 )
     if comparisons:
         result.tables["sanity"] = verdicts(_by_draw(comparisons))
-        for check in result.tables["sanity"].to_dict("records"):
-            if check["alike"]:
-                rho = np.nanmax([check["spearman"], check["spearman_samples"]])
+        for row in result.tables["sanity"].to_dict("records"):
+            if row["alike"]:
+                rho = np.nanmax([row["spearman"], row["spearman_samples"]])
                 result.warnings.append(
-                    f"{check['modality']}, {check['network']}: {check['method']} is alike with random weights (rank correlation"
+                    f"{row['modality']}, {row['network']}: {row['method']} is alike with random weights (rank correlation"
                     f" {rho:.2f}): it shows the input, not what was learned"
                 )
 
@@ -262,8 +263,6 @@ def _by_draw(comparisons: list[pd.DataFrame]) -> list[pd.DataFrame]:
 
 
 def _source(pretrained: Pretrained, cohort: Cohort, run: str | Path) -> dict[str, Any]:
-    from ssl4neuro.manifest import file_sha256
-
     saved = pretrained.checkpoint
     return {
         "name": cohort.name,

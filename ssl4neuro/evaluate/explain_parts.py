@@ -16,6 +16,7 @@ from ssl4neuro.explain import EDGES, holds_band, patches, regions, without_band,
 from ssl4neuro.explain.occlusion import Alter
 
 REGION, BAND, PATCH, PHASE = "region", "band", "patch", "phase"
+TABLES = {REGION: "regions", BAND: "bands", PATCH: "patches", PHASE: "phases"}
 
 
 @dataclass(frozen=True)

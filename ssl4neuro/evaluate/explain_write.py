@@ -16,14 +16,13 @@ from ssl4neuro.evaluate.explain import Result
 from ssl4neuro.evaluate.explain_figures import TOP, bars_figure, clips_figure, courses_figure
 from ssl4neuro.evaluate.explain_inputs import Inputs
 from ssl4neuro.evaluate.explain_model import Explanation
-from ssl4neuro.evaluate.explain_parts import BAND, PATCH, PHASE, REGION
+from ssl4neuro.evaluate.explain_parts import BAND, PATCH, PHASE, REGION, TABLES
 from ssl4neuro.evaluate.explain_summary import mean_cams
 from ssl4neuro.evaluate.explain_target import EVERY
 from ssl4neuro.progress import progress
 
 FORMAT, VERSION = "ssl4neuro explanation", 1
 EXAMPLES = 4  # courses or clips shown one by one
-TABLES = {REGION: "regions", BAND: "bands", PATCH: "patches", PHASE: "phases"}
 METHOD = {
     "eigencam": (
         "Eigen-CAM: projection of the encoder's features at every position on their first right singular vector, not centred,"
@@ -259,7 +258,7 @@ class _Draw:
         first = pd.Series(np.arange(len(self.result.rows.subjects))).groupby(self.result.rows.subjects).first().to_numpy()
         return first[np.unique(np.linspace(0, len(first) - 1, EXAMPLES).round().astype(int))]
 
-    def _what(self, row: int) -> str:
+    def _what(self, row: int | np.integer) -> str:
         group, name = str(self.result.rows.groups[row]), str(self.result.rows.classes[row])
         parts = [group] * (group != EVERY) + [f"{self.result.question.target}: {name}"] * (name != EVERY)
         return ", ".join(parts) or "unseen subject"

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from ssl4neuro.evaluate.folds import inner_folds
 from ssl4neuro.evaluate.metrics import Task
-from ssl4neuro.evaluate.protocol import Apply, Scores, columns_per_block, targets
+from ssl4neuro.evaluate.protocol import Apply, Scores, columns_per_block, joined, targets
 
 NEIGHBOURS = (1, 3, 5, 10, 20, 40)
 TEMPERATURE = 0.07  # weight of a neighbour is exp(similarity / TEMPERATURE) (Wu et al. 2018)
@@ -67,8 +67,11 @@ class KnnProbe:
                 # Relative to the training prior: no class gains by being frequent, nor does a left-out subject's class lose
                 # by missing it.
                 prior = fit.mean(0)
-                parts.append(Scores(picked - prior, prior if task == "regression" else np.zeros_like(prior)))
-            return Scores(np.concatenate([p.values for p in parts], axis=1), np.concatenate([p.offset for p in parts]))
+                if task == "regression":
+                    parts.append(Scores(picked - prior, prior))
+                else:
+                    parts.append(Scores(picked - prior, np.zeros_like(prior), picked))
+            return joined(parts)
 
         return apply
 

@@ -43,6 +43,8 @@ def nuisance_check(rows: Sequence[Row], columns: Sequence[str]) -> tuple[Check, 
     after = f"; with them regressed out {_told(left[0])}" if left else ""
     if _above_chance(alone) or (_above_chance(best) and alone.value >= best.value):
         detail = f"{found}{after}: the answer may be in the motion, the scanner or the age"
+        if left:
+            detail += ", and part of what is left too, for regression takes out what is linear and measured"
         return Check(NAME, "flagged", detail), [f"nuisance-only {detail}", *notes]
     return Check(NAME, "passed", found + after), notes
 

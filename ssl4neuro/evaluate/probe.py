@@ -12,7 +12,7 @@ from jaxtyping import Bool, Float, Shaped
 from ssl4neuro.data.embedding_table import open_embeddings
 from ssl4neuro.data.embeddings import Embeddings, Unit
 from ssl4neuro.errors import UserError
-from ssl4neuro.evaluate.audit import audit
+from ssl4neuro.evaluate.audit import audit, copied_scans
 from ssl4neuro.evaluate.baselines import cohort_baselines, open_cohort, simple_baselines
 from ssl4neuro.evaluate.check import Check
 from ssl4neuro.evaluate.combat import UnseenSites
@@ -136,9 +136,11 @@ def probe(
         more, told = ([], [NO_COHORT]) if foreign else cohort_baselines(problem, open_cohort(opened, cohort))
         candidates += [*more, *simple_baselines(problem, site, nuisance)]
         notes += told
+    treated = confounds.candidates(problem, candidates, leave_site_out)  # refuses before anything takes time
     tables, more_notes = confounds.tables(problem, candidates, settings)
     checks = audit(problem, candidates, settings, source=opened, cohort=cohort, covariates=confounds.columns)
-    candidates = confounds.candidates(problem, candidates, leave_site_out)
+    tables |= copied_scans(problem, candidates, checks)
+    candidates = treated
     outcomes, scheme = evaluate(problem, candidates, settings, labels=labels, show=show)
     if label_efficiency:
         fractions = FRACTIONS if label_efficiency is True else label_efficiency
@@ -237,9 +239,11 @@ def probe_arrays(
     candidates += [Candidate(n, ArrayFeatures(m[problem.kept]), linear, True) for n, m in (baselines or {}).items()]
     simple = simple_baselines(problem, site, nuisance)
     candidates += simple if covariates else [c for c in simple if not c.informative]
+    treated = confounds.candidates(problem, candidates, leave_site_out)  # refuses before anything takes time
     tables, notes = confounds.tables(problem, candidates, settings)
     checks = audit(problem, candidates, settings, covariates=confounds.columns)
-    candidates = confounds.candidates(problem, candidates, leave_site_out)
+    tables |= copied_scans(problem, candidates, checks)
+    candidates = treated
     outcomes, scheme = evaluate(problem, candidates, settings)
     result = _result(problem, probe, candidates, outcomes, scheme, settings, notes, {})
     return _with_confounds(replace(result, checks=checks), confounds, candidates, tables)

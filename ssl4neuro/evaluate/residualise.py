@@ -2,7 +2,9 @@
 
 Snoek, Miletić, Scholte (2019), "How to control for confounds in decoding analyses of neuroimaging data", NeuroImage 184:741:
 regressing confounds out of all rows at once biases cross-validated results below chance; fitted inside the fold it does not.
-What depends on a nuisance in another than a linear way stays.
+What depends on a nuisance in another than a linear way stays, and so does what the measured nuisance does not know: in a
+simulated cohort without any effect, whose states differ in motion and gain, maps tell them apart at AUC 0.78 (0.89 before).
+So these lines can show that an answer was in the nuisances, not that it was not.
 """
 
 import numpy as np

@@ -10,6 +10,7 @@ import pandas as pd
 from ssl4neuro.config import read_yaml
 from ssl4neuro.errors import UserError
 
+NOTHING = ("", "n/a", "N/A", "NA", "nan", "NaN")  # in tables of numbers
 NAMES = ("model", "structure", "phase", "subject", "session", "run", "view", "why", "note", "file", "animation")
 
 
@@ -73,8 +74,10 @@ def read_tsv(file: Path, text: Sequence[str] = ()) -> pd.DataFrame:
     if not file.is_file():
         return pd.DataFrame()
     try:
-        columns = dict.fromkeys(text, str)
-        table = pd.read_csv(file, sep="\t", dtype=dict.fromkeys(set(NAMES) - {*text}, str), converters=columns)
+        columns = pd.read_csv(file, sep="\t", nrows=0).columns
+        nothing = {name: list(NOTHING) for name in columns if name not in text}
+        types = dict.fromkeys({*NAMES, *text}, str)
+        table = pd.read_csv(file, sep="\t", dtype=types, na_values=nothing, keep_default_na=False)
     except (pd.errors.EmptyDataError, pd.errors.ParserError, UnicodeDecodeError, ValueError) as error:
         told = str(error).splitlines()[0]
         raise UserError(f"{file}: not a table ({told}); it was cut short or altered, restore it or delete it") from error

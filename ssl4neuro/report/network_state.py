@@ -18,8 +18,8 @@ __all__ = ["is_network_state", "network_state_page"]
 
 SHOWN = ("accuracy", "sensitivity", "specificity", "F1", "Brier", "ECE")  # all metrics are in the CSV file
 EXACT = (
-    "network", "model", "baseline", "metric", "value", "ci_low", "ci_high", "p", "p_corrected", "chance", "n_subjects", "n_samples",
-    "unit",
+    "network", "model", "baseline", "metric", "value", "ci_low", "ci_high", "p", "p_corrected", "chance", "n_subjects",
+    "n_samples", "unit",
 )  # fmt: skip
 
 
@@ -72,9 +72,7 @@ def _networks_table(folder: StudyFolder) -> Table:
             continue
         cells = [_value(folder, network, metric) for metric in SHOWN]
         ordered = _with_interval(order)
-        lines.append(
-            (network, _with_interval(auc), p_value(auc["p"]), p_value(auc["p_corrected"]), *cells, ordered)
-        )
+        lines.append((network, _with_interval(auc), p_value(auc["p"]), p_value(auc["p_corrected"]), *cells, ordered))
     paper = folder.record.get("paper") or {}
     if paper:
         spans = [_span(paper.get(metric)) for metric in SHOWN]
@@ -103,7 +101,7 @@ def _models_table(folder: StudyFolder) -> Table:
 def _recovery_table(folder: StudyFolder) -> Table:
     rows = folder.record.get("mean_recovery") or ()
     lines = tuple((r["network"], number(r["value"]), interval(r), r["n_subjects"]) for r in rows)
-    note = "Mean over subjects of the change of the calibrated probability; every subject's is in recovery.tsv. No norm: there are no controls."
+    note = "Change of the calibrated probability, mean over subjects; each one's is in recovery.tsv. Without controls: no norm."
     return Table("Recovery scores", ("network", "mean", "95 % CI", "subjects"), lines, "recovery", note, exact=tuple(rows))
 
 
@@ -112,7 +110,7 @@ def _space_table(folder: StudyFolder) -> Table:
     lines = tuple(
         (r["measure"], r["network"] or "all", number(r["value"]), interval(r), number(r["chance"])) for r in rows
     )  # fmt: skip
-    note = "Within the held-out subjects of each fold's own space, mean over folds. Shares of variance are added in the order of the lines."
+    note = "In each fold's own space, mean over folds. Shares of variance are added in the order of the lines."
     columns = ("measure", "network", "value", "95 % CI", "without structure")
     return Table("Held-out embeddings", columns, lines, "space", note, exact=tuple(rows), folded=True)
 

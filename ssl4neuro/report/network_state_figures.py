@@ -35,7 +35,7 @@ def auc_figure(folder: StudyFolder) -> Figure:
     ]
     drawing = evidence_figures.forest(rows, f"AUC of '{folder.after}'", chance=0.5)
     own = [f"{r['network']} {number(r['value'])} ({interval(r)})" for r in rows if r["model"] == folder.model]
-    caption = "Held-out subjects; estimate and 95 % interval over subjects, the models fixed. Grey: baselines without an encoder; all are in the table."
+    caption = "Held-out subjects; 95 % interval over subjects, the models fixed. Grey: no encoder. All models are in the table."
     return Figure("AUC per network", drawing, caption, wide=True, alt=f"AUC of {folder.model}: {'; '.join(own)}.")
 
 
@@ -47,7 +47,9 @@ def roc_figure(folder: StudyFolder) -> list[Figure]:
     caption = f"Calibrated held-out scores pooled over folds; positive: {folder.after}. Shaded: 95 % band of the whole brain."
     told = "; ".join(f"{name} {number(float(band.mean[20]), 2)}" for name, band in bands.items())
     return [
-        Figure("ROC per network", evidence_figures.roc_band(bands), caption, alt=f"ROC; sensitivity at 0.2 false alarms: {told}.")
+        Figure(
+            "ROC per network", evidence_figures.roc_band(bands), caption, alt=f"ROC; sensitivity at 0.2 false alarms: {told}."
+        )
     ]
 
 
@@ -59,10 +61,14 @@ def calibration_figure(folder: StudyFolder) -> list[Figure]:
     for name, cells in series.items():
         p, y, subject = (
             np.concatenate([np.ravel(part, order="F") for part in parts])
-            for parts in zip(*[(c.probability, _repeated(c, c.y), _repeated(c, c.scans["subject"])) for c in cells], strict=True)
+            for parts in zip(
+                *[(c.probability, _repeated(c, c.y), _repeated(c, c.scans["subject"])) for c in cells], strict=True
+            )
         )
         drawn[name] = reliability(p, y == 1, subject.astype(str))
-    told = "; ".join(f"{n} Brier {_value(folder, n, 'Brier')}, ECE {_value(folder, n, 'ECE')}" for n in [*folder.networks, WHOLE])
+    told = "; ".join(
+        f"{n} Brier {_value(folder, n, 'Brier')}, ECE {_value(folder, n, 'ECE')}" for n in [*folder.networks, WHOLE]
+    )
     caption = f"Platt calibration fitted on inner folds. Bins of equal size, intervals over subjects. {told}."
     drawing = evidence_figures.reliability_diagram(drawn, folder.after)
     return [Figure("Calibration", drawing, caption, alt=f"Reliability of the probability of {folder.after}. {told}.")]
@@ -78,15 +84,22 @@ def recovery_figure(folder: StudyFolder) -> list[Figure]:
     told = "; ".join(f"{name} {number(means[name]['value'], 2)} ({interval(means[name])})" for name in names)
     n = max(int(means[name]["n_subjects"]) for name in names)
     caption = (
-        f"One line per subject ({plural(n, 'subject')} with both states), blue where the probability of '{folder.after}' rises. Thick: mean."
-        f" Recovery score (later minus earlier) with 95 % interval over subjects: {told}. No controls were scanned, so there is no norm: a score"
-        " tells how far a network moved along the axis learned from other patients, not whether it is healthy."
+        f"One line per subject ({plural(n, 'subject')} with both states), blue where the probability of '{folder.after}' rises."
+        f" Thick: mean. Recovery score (later minus earlier) with 95 % interval over subjects: {told}. No controls were"
+        " scanned, so there is no norm: a score tells how far a network moved along the axis learned from other patients, not"
+        " whether it is healthy."
     )
     lines = _paired_lines(table, names, (folder.before, folder.after))
     rows: list[dict[str, Any]] = [{**means[name], "label": name, "group": "mean recovery score"} for name in names]
     forest = evidence_figures.forest(rows, "recovery score (change of probability)", chance=0.0)
     return [
-        Figure("Recovery scores, subject by subject", lines, caption, wide=True, alt=f"Probability before and after. Mean change: {told}."),
+        Figure(
+            "Recovery scores, subject by subject",
+            lines,
+            caption,
+            wide=True,
+            alt=f"Probability before and after. Mean change: {told}.",
+        ),
         Figure("Mean recovery score", forest, "95 % bootstrap interval over subjects.", alt=f"Mean recovery score: {told}."),
     ]
 
@@ -98,8 +111,17 @@ def _paired_lines(table: pd.DataFrame, names: list[str], states: tuple[str, str]
             own = table[table["network"] == name]
             for low, high in own[["before", "after"]].to_numpy(dtype=np.float64):
                 rises = high > low
-                axes.plot([0, 1], [low, high], color=OWN if rises else OTHER, linestyle="-" if rises else "--", linewidth=0.7, alpha=0.55)
-            axes.plot([0, 1], own[["before", "after"]].mean().to_numpy(), color="#222222", linewidth=2.6, marker="o", markersize=4)
+                axes.plot(
+                    [0, 1],
+                    [low, high],
+                    color=OWN if rises else OTHER,
+                    linestyle="-" if rises else "--",
+                    linewidth=0.7,
+                    alpha=0.55,
+                )
+            axes.plot(
+                [0, 1], own[["before", "after"]].mean().to_numpy(), color="#222222", linewidth=2.6, marker="o", markersize=4
+            )
             axes.set_xticks([0, 1], states)
             axes.set_xlim(-0.25, 1.25)
             axes.set_ylim(-0.02, 1.02)
@@ -115,7 +137,7 @@ def map_figure(folder: StudyFolder) -> tuple[list[Figure], str]:
     if not len(table):
         return [], "The map of embeddings is left out: embeddings.parquet is missing."
     sizes = table.groupby(["repeat", "fold"]).size()
-    repeat, fold = sizes.idxmax()
+    repeat, fold = sizes.index.to_frame().to_numpy(dtype=int)[int(sizes.to_numpy().argmax())].tolist()
     own = table[(table["repeat"] == repeat) & (table["fold"] == fold)]
     if len(own) < LEAST:
         return [], f"The map of embeddings is left out: {plural(len(own), 'point')} of held-out subjects are too few."
@@ -125,10 +147,11 @@ def map_figure(folder: StudyFolder) -> tuple[list[Figure], str]:
     drawing = _map(xy, own["network"].to_numpy(dtype=str), own["state"].to_numpy(dtype=str), (folder.before, folder.after))
     n = own["subject"].nunique()
     caption = (
-        f"{plural(len(own), 'component')} of the {plural(n, 'subject')} that fold {fold + 1} (repeat {repeat + 1}) held out, none of whom its encoder has"
-        f" seen. The encoders of different folds have different spaces, so one fold is shown and not all. {CAVEAT}"
+        f"{plural(len(own), 'component')} of the {plural(n, 'subject')} that fold {fold + 1} (repeat {repeat + 1}) held out;"
+        f" its encoder has seen none of them. Encoders of different folds have different spaces, so one is shown. {CAVEAT}"
     )
-    alt = f"t-SNE map of {plural(n, 'held-out subject')}: colours are networks, circles {folder.before}, triangles {folder.after}. {CAVEAT}"
+    marks = f"colours are networks, circles {folder.before}, triangles {folder.after}"
+    alt = f"t-SNE map of {plural(n, 'held-out subject')}: {marks}. {CAVEAT}"
     return [Figure("Held-out embeddings of one fold", drawing, caption, alt=alt)], ""
 
 
@@ -140,8 +163,8 @@ def _map(xy: np.ndarray, network: np.ndarray, state: np.ndarray, states: tuple[s
             for value, marker in zip(states, MARKS, strict=True):
                 rows = (network == name) & (state == value)
                 colour = SERIES[i % len(SERIES)]
-                faces = {"facecolors": "none", "edgecolors": colour} if marker == MARKS[0] else {"color": colour, "linewidths": 0}
-                axes.scatter(*xy[rows].T, marker=marker, s=22, **faces)
+                face = "none" if marker == MARKS[0] else colour
+                axes.scatter(xy[rows, 0], xy[rows, 1], s=22, marker=marker, facecolors=face, edgecolors=colour)
             axes.plot([], [], "s", color=SERIES[i % len(SERIES)], label=name, markersize=5)
         axes.plot([], [], MARKS[0], color=BASELINE, fillstyle="none", label=states[0], markersize=5)
         axes.plot([], [], MARKS[1], color=BASELINE, label=states[1], markersize=5)

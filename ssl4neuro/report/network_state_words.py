@@ -3,6 +3,7 @@
 from typing import Any
 
 from ssl4neuro.evaluate.baselines import NUISANCE_ONLY
+from ssl4neuro.evaluate.network_state.fold import HEAD
 from ssl4neuro.evaluate.network_state.items import WHOLE
 from ssl4neuro.evaluate.network_state.table import ORDERING
 from ssl4neuro.evaluate.nuisance_check import NAME
@@ -13,13 +14,15 @@ from ssl4neuro.report.page import Notice, listed, number, plural
 from ssl4neuro.report.verdict import GLOSSARY, LEVEL, interval, p_words
 
 OBJECTIVES = {
-    "paper": "supervised contrastive learning of network and state (O1) with cross-modal alignment of map and course (O3, weight 0.5)",
+    "paper": "supervised contrastive learning of network and state (O1) and cross-modal alignment of map and course (0.5 × O3)",
     "author_repo": "paired contrastive learning of a subject's two scans (O2)",
     "change_aware": "an embedding split into what stays and what changes (O5)",
     "label_free": "cross-modal and within-modality contrastive learning without labels (O3 and O4)",
 }
 PAPER = "Jeyabose et al., BioMed Eng OnLine 24:125 (2025)"
-PAPER_NOTE = f"The paper's ranges ({PAPER}) are of other patients, folds' means without intervals, and stand here as context only."
+PAPER_NOTE = (
+    f"The paper's ranges ({PAPER}) are of other patients, folds' means without intervals, and stand here as context only."
+)
 LIMITS = (
     "No controls were scanned: a recovery score has no norm, and a rise may be healing, drug, age, sedation or the scanner.",
     "The later scan is always the later one: whatever changes with time or with the operation itself goes with the state.",
@@ -28,9 +31,9 @@ LIMITS = (
 
 def answers(folder: StudyFolder) -> list[tuple[str, str]]:
     """Question, answer, recovery, what stands beside it, who was in it, how to read it."""
+    ordering = "Pair ordering: in how many patients the later scan has the higher score; 0.5 is a coin toss."
     found = [
-        ("Asked", f"Can it be told from a network's map and time course whether a scan is '{folder.after}' or '{folder.before}', in patients whom neither"
-                  " encoder nor classifier has seen?"),
+        ("Asked", _question(folder)),
         ("Answer", _answer(folder)),
         ("Networks", _networks(folder)),
         ("Recovery", _recovery(folder)),
@@ -38,8 +41,8 @@ def answers(folder: StudyFolder) -> list[tuple[str, str]]:
         ("Nuisance variables", _nuisances(folder)),
         ("Who was in it", _who(folder)),
         ("Limits", " ".join(LIMITS)),
-        ("How to read it", f"{GLOSSARY['AUC']} Pair ordering: in how many patients the later scan has the higher score; 0.5 is a coin toss."),
-    ]  # fmt: skip
+        ("How to read it", f"{GLOSSARY['AUC']} {ordering}"),
+    ]
     return [(name, text) for name, text in found if text]
 
 
@@ -47,6 +50,12 @@ def notices(folder: StudyFolder) -> list[Notice]:
     """Flagged checks first, then notes of the training."""
     found = check_notices(folder.record.get("checks") or ())
     return [*found, *(Notice("note", str(note)) for note in folder.study.get("notes") or ())]
+
+
+def _question(folder: StudyFolder) -> str:
+    states = f"'{folder.after}' or '{folder.before}'"
+    told = "in patients whom neither encoder nor classifier has seen"
+    return f"Can it be told from a network's map and time course whether a scan is {states}, {told}?"
 
 
 def _answer(folder: StudyFolder) -> str:
@@ -62,10 +71,10 @@ def _answer(folder: StudyFolder) -> str:
         if any(c.get("name") == NAME and c.get("status") == "flagged" for c in folder.record.get("checks") or ()):
             text += " But nuisance variables tell the scans apart as well: the networks need not have changed (see above)."
     else:
-        text = f"No evidence that it can ({p_words(row['p'])}): the whole brain reaches {told}, which is no evidence that it cannot."
+        text = f"No evidence that it can ({p_words(row['p'])}): the whole brain reaches {told}. That is no evidence against it."
     if order is not None and order["value"] is not None:
-        text += f" The later scan has the higher score in {number(order['value'] * 100, 0)} % of {plural(order['n_subjects'], 'patient')}"
-        text += f" (95 % CI {number(order['ci_low'], 2)} to {number(order['ci_high'], 2)})."
+        share, n = number(order["value"] * 100, 0), plural(order["n_subjects"], "patient")
+        text += f" The later scan has the higher score in {share} % of {n} (95 % CI {interval(order)})."
     return text
 
 
@@ -98,9 +107,9 @@ def _nuisances(folder: StudyFolder) -> str:
     if alone is None:
         return "No nuisance variable was known; whether motion, scanner or sedation explain the result is open."
     p = "" if alone["p"] is None else f", {p_words(alone['p'])}"
-    text = f"Age, motion, image quality, length and scanner alone (as far as known) reach AUC {number(alone['value'])} ({interval(alone)}{p})."
+    text = f"Age, motion, image quality, length and scanner alone (as far as known): AUC {_short(alone)}{p}."
     if left is not None:
-        text += f" With them regressed out of its scores the model keeps AUC {number(left['value'])} ({interval(left)})."
+        text += f" With them regressed out of its scores the model keeps AUC {_short(left)}."
     return text
 
 
@@ -119,22 +128,27 @@ def _who(folder: StudyFolder) -> str:
 def methods(folder: StudyFolder) -> str:
     """To paste into a paper."""
     study, versions = folder.study, folder.environment.get("versions") or {}
-    tools = listed([f"{name} {versions[name]}" for name in ("ssl4neuro", "torch", "scikit-learn") if name in versions]) or "ssl4neuro"
+    tools = (
+        listed([f"{name} {versions[name]}" for name in ("ssl4neuro", "torch", "scikit-learn") if name in versions])
+        or "ssl4neuro"
+    )
     objective = OBJECTIVES.get(str(study.get("preset")), str(study.get("objective") or ""))
-    text = [f"Independent components of {listed(folder.networks)} were classified as '{folder.before}' or '{folder.after}' with {tools}."]
+    states = f"'{folder.before}' or '{folder.after}'"
+    text = [f"Independent components of {listed(folder.networks)} were classified as {states} with {tools}."]
     if objective:
         parameters = f" ({study['parameters']:,} parameters)" if isinstance(study.get("parameters"), int) else ""
-        text.append(f"Stage one: an encoder of spatial map and time course{parameters} was trained by {objective}{_training(study)}.")
+        text.append(
+            f"Stage one: an encoder of spatial map and time course{parameters} was trained by {objective}{_training(study)}."
+        )
+    network = "a small neural network (batch norm, 64 units, GELU, dropout)"
     text.append(
-        "Stage two: per network, the embedding joined by mean loadings of regions (principal components) and nine numbers of the time course"
-        f" entered {'a small neural network (batch norm, 64 units, GELU, dropout)' if folder.model == 'network state' else folder.model};"
-        " L2-penalised logistic regression on the same features stands beside it."
+        "Stage two: per network, the embedding joined by mean loadings of regions (principal components) and nine numbers of"
+        f" the time course entered {network if folder.model == HEAD else folder.model}; L2-penalised logistic regression on the"
+        " same features stands beside it."
     )
     if study.get("folds"):
-        repeats, inner = int(study.get("repeats") or 1), int(study.get("inner") or 0)
-        text.append(
-            f"Nested cross-validation by subject: {study['folds']} outer folds, {plural(repeats, 'repeat')}, {plural(inner, 'inner split')}."
-        )
+        repeats, inner = plural(int(study.get("repeats") or 1), "repeat"), plural(int(study.get("inner") or 0), "inner split")
+        text.append(f"Nested cross-validation by subject: {study['folds']} outer folds, {repeats}, {inner}.")
     text.append(str(folder.record.get("method") or ""))
     text.append("Maps were masked by the lesions of both scans." if study.get("lesion_masks") else "")
     return " ".join(filter(None, text))
@@ -144,6 +158,10 @@ def _training(study: Any) -> str:
     parts = [f"{study['epochs']} epochs"] if study.get("epochs") else []
     parts += [f"a {study['grid_mm']:g} mm grid"] if isinstance(study.get("grid_mm"), int | float) else []
     return f" for {parts[0]}{' on ' + parts[1] if len(parts) > 1 else ''}" if study.get("epochs") else ""
+
+
+def _short(row: Row) -> str:
+    return f"{number(row['value'])} ({interval(row)})"
 
 
 def _score(row: Row) -> str:

@@ -2,7 +2,6 @@
 
 import multiprocessing
 import os
-import signal
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
@@ -57,7 +56,6 @@ def _begin(threads: int) -> None:
     os.environ["OMP_NUM_THREADS"] = str(threads)  # numerical libraries look when they are imported, which is later
     if hasattr(os, "setsid"):
         os.setsid()
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
     StopRequest().__enter__()  # for good: a part that is only about to begin learns of it, too
     parent = multiprocessing.parent_process()
     assert parent is not None

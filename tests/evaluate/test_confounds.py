@@ -129,3 +129,9 @@ def test_a_subject_has_the_mean_motion_of_its_scans() -> None:
     assert table.columns.tolist() == ["subject", "age", "mean_fd"]
     assert table["mean_fd"].tolist() == [0.5, 0.2]
     assert "mean_fd" not in with_scan_means(subjects, scans, ["mean_fd"], "mean_fd")
+
+
+def test_names_may_be_given_with_commas_or_spaces() -> None:
+    from ssl4neuro.cli.evaluate import names_of
+
+    assert names_of(("age,sex", "mean_fd")) == ("age", "sex", "mean_fd")

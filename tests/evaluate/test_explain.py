@@ -87,8 +87,14 @@ def atlas(cohort: Cohort, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def no_drawing(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Brains are drawn once in these tests; elsewhere they only cost seconds."""
-    monkeypatch.setattr(explain_write, "draw_brain", lambda stem, *_, **__: [stem.with_name(f"{stem.name}.png")])
+    """Brains are drawn in `tests/data/test_brain_plots.py`; here they would only cost seconds."""
+
+    def stub(stem: Path, *_: Any, **__: Any) -> list[Path]:
+        path = stem.with_name(f"{stem.name}.png")
+        path.touch()
+        return [path]
+
+    monkeypatch.setattr(explain_write, "draw_brain", stub)
 
 
 class Looks(nn.Module):
@@ -152,7 +158,7 @@ def test_one_direction_per_row_and_whole_sessions_for_encoders_that_see_them(coh
     direction = rng.normal(size=(4, model.dims["course"])).astype(np.float32)
     arguments: dict[str, Any] = {"modalities": ("course",), "methods": ("occlusion",), "show": False}
     some = explain_model(model, cohort, rows, {"course": direction}, **arguments)["course"].changes["band"]
-    for i, row in enumerate(rows):
+    for i, row in enumerate(rows[:2]):
         scan = np.flatnonzero(cohort.index["group_code"] == cohort.index["group_code"][row])
         whole = explain_model(model, cohort, scan, {"course": direction[i]}, **arguments)["course"].changes["band"]
         assert np.allclose(some[i], whole[scan.tolist().index(row)], atol=1e-4)
@@ -218,7 +224,7 @@ def test_who_is_not_explained(cohort: Cohort) -> None:
         ask(cohort, everyone - {"sub-03"})
     with pytest.raises(UserError, match="sub-03 was seen in pretraining"):
         ask(cohort, {"sub-03"}, subjects=("sub-03",))
-    with pytest.raises(UserError, match="no component .* is of 'motor'; there are net-0, net-1"):
+    with pytest.raises(UserError, match=r"no component .* is of 'motor'; there are net-0, net-1"):
         ask(cohort, set(), networks=("motor",))
     question = ask(cohort, {"sub-03"}, networks=("net-1",))
     assert set(question.groups) == {"net-1"}
@@ -257,14 +263,14 @@ def test_turned_signs_use_the_t_of_one_sample() -> None:
 def test_corrected_p_holds_for_the_family_and_finds_what_is_there() -> None:
     rows = rows_of_pairs(9, 1)
     smallest, low = [], 0
-    for seed in range(60):
+    for seed in range(40):
         values = np.random.default_rng(seed).normal(size=(len(rows.subjects), 20))
         smallest.append(_flips(cells(values, rows), seed).min())
         values[:, 4] += 6
         p = _flips(cells(values, rows), seed)
         low += p[4] < 0.05
-    assert np.mean(np.array(smallest) < 0.05) <= 0.15, "5 % expected, 3.3 standard errors allowed"
-    assert low == 60
+    assert np.mean(np.array(smallest) < 0.05) <= 0.15, "5 % expected, 3 standard errors allowed"
+    assert low == 40
 
 
 def test_equal_explanations_are_called_alike_and_unrelated_ones_are_not() -> None:
@@ -275,6 +281,7 @@ def test_equal_explanations_are_called_alike_and_unrelated_ones_are_not() -> Non
     assert not verdicts([compare(a, b, rows)])["alike"].any()
 
 
+@pytest.mark.usefixtures("no_drawing")
 def test_the_folder_of_an_ica_run(cohort: Cohort, atlas: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run = save_run(tmp_path / "run", cohort, MODEL, ("sub-00", "sub-01"))
     words = ["explain", str(run), str(cohort.path), str(tmp_path / "out"), "--target", "state", "--atlas", str(atlas)]
@@ -312,7 +319,8 @@ def test_without_a_label_the_embedding_itself_is_explained(cohort: Cohort, atlas
     session = {**MODEL, "modalities": {"course": {"encoder": {"name": "course_session", "preset": "tiny"}}},
                "objectives": {"states": {"name": "supcon", "on": "course", "labels": ["state"]}}}  # fmt: skip
     run = save_run(tmp_path / "run", cohort, session, ("sub-00",))
-    result = explain(run, cohort.path, tmp_path / "out", randomisations=1)
+    result = explain(run, cohort.path, tmp_path / "out", subjects="sub-02, sub-05", randomisations=1)
+    assert set(result.rows.subjects) == {"sub-02", "sub-05"}
     assert any("keeps no feature map" in note for note in result.notes), "Eigen-CAM is left out with a word about it"
     table = result.tables["bands"]
     assert (table["value"] >= 0).all()
@@ -325,7 +333,7 @@ def test_without_a_label_the_embedding_itself_is_explained(cohort: Cohort, atlas
 
 @pytest.mark.usefixtures("no_drawing")
 def test_the_folder_of_a_cine_run(tmp_path: Path) -> None:
-    cohort = prepare_clips(tmp_path / "c", source=acdc(tmp_path / "acdc", patients=6, frames=6, slices=1), layout="acdc")
+    cohort = prepare_clips(tmp_path / "c", source=acdc(tmp_path / "acdc", patients=3, frames=4, slices=1), layout="acdc")
     loading = to_mapping(ClipConfig(frames=4, size=32))
     run = save_run(tmp_path / "run", cohort, CLIPS, (), loading)
     config = ExplainConfig(patch=16, phases=4)

@@ -35,7 +35,7 @@ def test_items_are_named_components_of_scans_with_a_state(cohort: Cohort) -> Non
 
 
 def test_what_is_not_there_is_named(cohort: Cohort) -> None:
-    with pytest.raises(UserError, match="no 'during' .it has post, pre."):
+    with pytest.raises(UserError, match=r"no 'during' \(it has post, pre\)"):
         study_items(cohort, after="during")
     with pytest.raises(UserError, match="no 'net-2' in both states"):
         study_items(cohort, networks=("net-2",))

@@ -219,7 +219,9 @@ def test_folds_that_leak_are_refused(cohort: Cohort) -> None:
         score_fold(cohort, items, embedding, np.flatnonzero((code < 9) & (items["y"] == 1)), test, [])
 
 
-def test_a_missing_modality_leaves_finite_scores(make_cohort: Callable[..., Cohort], tmp_path_factory: pytest.TempPathFactory) -> None:
+def test_a_missing_modality_leaves_finite_scores(
+    make_cohort: Callable[..., Cohort], tmp_path_factory: pytest.TempPathFactory
+) -> None:
     """Method section 9, test 6: courses without maps."""
     courses = make_cohort(tmp_path_factory.mktemp("courses") / "cohort", subjects=12, maps=False)
     _, found = _fold(courses)

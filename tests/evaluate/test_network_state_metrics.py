@@ -68,11 +68,16 @@ def test_a_weight_of_two_is_the_row_twice() -> None:
     twice = np.repeat(np.arange(24), weights[0].astype(int))
     more = Cells(cells.scans.iloc[twice], cells.subject[twice], cells.y[twice], cells.logit[twice], cells.fold[twice])
     for name, metric in METRICS.items():
-        np.testing.assert_allclose(metric.function(cells, weights), metric.function(more, np.ones((1, len(twice)))), err_msg=name)
+        np.testing.assert_allclose(
+            metric.function(cells, weights), metric.function(more, np.ones((1, len(twice)))), err_msg=name
+        )
 
 
 def test_cells_average_components_as_calibrated_logits() -> None:
-    lines = [(0, s, st, "", st, "", s, p) for s, st, p in [("a", "pre", 0.2), ("a", "pre", 0.6), ("a", "post", 0.9), ("b", "post", 0.5)]]
+    lines = [
+        (0, s, st, "", st, "", s, p)
+        for s, st, p in [("a", "pre", 0.2), ("a", "pre", 0.6), ("a", "post", 0.9), ("b", "post", 0.5)]
+    ]
     table = pd.DataFrame(lines, columns=["repeat", "subject", "session", "run", "state", "site", "fold", "probability"])
     cells = make_cells(table.assign(fold=0), "post")
     found = dict(zip(cells.scans["subject"] + cells.scans["state"], cells.probability[:, 0], strict=True))
@@ -164,7 +169,18 @@ def test_holm_is_the_step_down_rule() -> None:
 def _scores(components: int = 3, subjects: int = 8, seed: int = 0) -> pd.DataFrame:
     rng = np.random.default_rng(seed)
     lines = [
-        (0, s % 2, f"s{s}", state, "", state, "net", c, "x", 1 / (1 + np.exp(-(rng.standard_normal() + (1 if state == "post" else -1)))))
+        (
+            0,
+            s % 2,
+            f"s{s}",
+            state,
+            "",
+            state,
+            "net",
+            c,
+            "x",
+            1 / (1 + np.exp(-(rng.standard_normal() + (1 if state == "post" else -1)))),
+        )
         for s in range(subjects)
         for state in ("post", "pre")
         for c in range(components)
@@ -211,7 +227,7 @@ def test_neighbours_are_of_other_subjects() -> None:
     vectors = np.array([[1.0, 0.0], [1.0, 0.01], [0.0, 1.0], [0.0, 1.1], [0.9, 0.1], [0.1, 0.9]])
     later = np.array([True, False, False, True, True, False])
     subject = np.array(["a", "a", "b", "b", "c", "c"])
-    np.testing.assert_array_equal(neighbour_scores(vectors, later, subject, k=1), [1, 1, 0, 0, 0 + 0.0, 0])
+    np.testing.assert_array_equal(neighbour_scores(vectors, later, subject, k=1), [1, 1, 0, 0, 0, 0])
     assert np.isnan(neighbour_scores(vectors[:2], later[:2], subject[:2], k=1)).all()
 
 
@@ -223,7 +239,9 @@ def test_shares_of_variance_equal_sums_of_squares_of_a_balanced_design() -> None
     found = variance_shares(vectors, network, state, subject)
 
     def between(labels: np.ndarray) -> float:
-        return sum((labels == v).sum() * ((vectors[labels == v].mean(0) - vectors.mean(0)) ** 2).sum() for v in np.unique(labels))
+        return sum(
+            (labels == v).sum() * ((vectors[labels == v].mean(0) - vectors.mean(0)) ** 2).sum() for v in np.unique(labels)
+        )
 
     for name, labels in (("network", network), ("subject", subject), ("state", state)):
         np.testing.assert_allclose(found[name][0], between(labels) / total, rtol=1e-9)

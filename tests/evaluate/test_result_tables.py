@@ -1,6 +1,7 @@
 """Metrics by site, difference from the best baseline, DeLong's interval, probabilities, equivalence and what it is called."""
 
 from dataclasses import replace
+from functools import cache
 
 import numpy as np
 import pandas as pd
@@ -15,6 +16,7 @@ from ssl4neuro.evaluate.statistics import bootstrap_interval, equivalence_p
 from ssl4neuro.evaluate.verdict import verdict
 
 
+@cache
 def _result(**options) -> ProbeResult:
     rng = np.random.default_rng(0)
     who = np.repeat(np.arange(30), 2)

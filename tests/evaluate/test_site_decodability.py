@@ -52,3 +52,11 @@ def test_what_cannot_be_told_is_a_note() -> None:
     table, notes = site_decodability(type(problem)(**{**vars(problem), "table": alone}), candidates, "scanner", SETTINGS)
     assert len(table) == 0
     assert notes[0].startswith("site decodability was left out: ")
+
+
+def test_constant_features_tell_nothing() -> None:
+    problem, _ = _question(1.0)
+    table, _ = site_decodability(
+        problem, [Candidate("joint", ArrayFeatures(np.ones((80, 3))), LinearProbe())], "scanner", SETTINGS
+    )
+    assert table["value"].tolist() == [0.5, 0.5]

@@ -25,10 +25,10 @@ def _targets() -> tuple[list[Problem], list[list[Candidate]]]:
     rng, who = np.random.default_rng(0), np.repeat(np.arange(20), 2)
     x = features_of(who, 5, rng)
     sick = (np.arange(20) % 2).astype(float)
-    sex = np.roll(sick, 1) * 0 + (np.arange(20) // 2 % 2)
+    sex = np.arange(20) // 2 % 2
     age = rng.normal(50, 10, 20)
     age[16:] = np.nan
-    x[:, 0] += 2 * sick[who]
+    x[:, 0] += 4 * sick[who]
     labels = {"sick": sick[who], "sex": sex[who].astype(float), "age": age[who], "state": np.arange(40) % 2}
     problems = [problem_of(y, who, target=name) for name, y in labels.items()]
     candidates = [[Candidate("x", ArrayFeatures(x[p.kept]), RidgeProbe())] for p in problems]
@@ -100,7 +100,7 @@ def foreign(tmp_path: Path) -> tuple[Path, Path]:
     x = rng.normal(size=(24, 4))
     x[:, 0] += 2.5 * y
     names = [f"sub-{i:02d}" for i in range(24)]
-    pd.DataFrame(x, columns=list("abcd")).assign(subject=names).to_csv(tmp_path / "x.csv", index=False)
+    pd.DataFrame(x, columns=[f"f{i}" for i in range(4)]).assign(subject=names).to_csv(tmp_path / "x.csv", index=False)
     labels = pd.DataFrame({"participant_id": names, "dx": np.where(y, "patient", "control"), "sex": np.arange(24) // 2 % 2})
     labels.assign(age=rng.normal(40, 9, 24)).to_csv(tmp_path / "p.tsv", sep="\t", index=False)
     return tmp_path / "x.csv", tmp_path / "p.tsv"

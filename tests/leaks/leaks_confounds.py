@@ -181,8 +181,8 @@ def site_is_label(planted: bool, folder: Path) -> tuple[Check, ...]:
     table, x = study()
     rng = np.random.default_rng(12)
     table["site"] = np.where(patients(table) if planted else rng.permutation(patients(table)), "A", "B")
-    result = probe_arrays({"joint": x}, table["group"], table["subject"], sites=table["site"], permutations=20, bootstrap=0)
-    return result.checks
+    group, subject, sites = (table[name].tolist() for name in ("group", "subject", "site"))
+    return probe_arrays({"joint": x}, group, subject, sites=sites, permutations=20, bootstrap=0).checks
 
 
 LEAKS = [

@@ -196,9 +196,9 @@ def test_notices_say_why_numbers_are_less_certain_than_they_look(page: Page) -> 
 
 
 def test_the_first_table_has_the_own_model_first_and_no_pooled_number(page: Page, folds: Path) -> None:
-    body = re.search(r"<h2>Results</h2>.*?<tbody>(.*?)</tbody>", page.source, re.S)
+    body = re.search(r"<h2[^>]*>Results</h2>.*?<tbody>(.*?)</tbody>", page.source, re.S)
     assert body
-    lines = [re.findall(r"<td[^>]*>(.*?)</td>", row, re.S) for row in re.findall(r"<tr.*?</tr>", body[1], re.S)]
+    lines = [re.findall(r"<t[dh][^>]*>(.*?)</t[dh]>", row, re.S) for row in re.findall(r"<tr.*?</tr>", body[1], re.S)]
     assert [line[:2] for line in lines] == [
         ["mvo", "MVO"], ["motion energy threshold (baseline)", "MVO"], ["always empty (baseline)", "MVO"],
         ["mvo", "myocardium"], ["motion energy threshold (baseline)", "myocardium"],
@@ -245,7 +245,7 @@ def test_no_request_leaves_the_page(page: Page) -> None:
 
 
 def test_no_place_is_given_away(page: Page, folds: Path) -> None:
-    for file in [file for file in folds.rglob("report*") if file.is_file()]:
+    for file in (*folds.glob("report*.*"), *folds.glob("report_figures/*.svg")):
         assert not re.search("alice|bob|carol|dave|hospital|secret", without_pictures(file.read_text())), file
     assert "cine_contrastive" in page.text
 

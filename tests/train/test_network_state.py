@@ -6,6 +6,7 @@ import shutil
 import signal
 from collections.abc import Callable
 from dataclasses import replace
+from multiprocessing.reduction import ForkingPickler
 from pathlib import Path
 from typing import Any
 
@@ -17,19 +18,21 @@ import torch
 from ssl4neuro import checkpoint
 from ssl4neuro.cli import main
 from ssl4neuro.config import from_mapping, load
+from ssl4neuro.data.cells import write_cells
 from ssl4neuro.data.cohort import Cohort
 from ssl4neuro.errors import UserError
 from ssl4neuro.evaluate.embed import embed
 from ssl4neuro.evaluate.embed_rows import embed_rows
+from ssl4neuro.evaluate.network_state import read_fold, study_items
 from ssl4neuro.model import Model
 from ssl4neuro.pretrained import load as load_run
 from ssl4neuro.shipped import find_recipe
 from ssl4neuro.train.estimate import Estimate
 from ssl4neuro.train.loop import Loop
-from ssl4neuro.train.network_state import network_state
+from ssl4neuro.train.network_state import network_state, run_fold
 from ssl4neuro.train.network_state_ablate import ablate_network_state
 from ssl4neuro.train.network_state_config import PRESETS, NetworkStateConfig
-from ssl4neuro.train.network_state_folds import plan_folds
+from ssl4neuro.train.network_state_folds import OuterFold, plan_folds
 
 TINY: dict[str, Any] = {
     "modalities": {
@@ -65,12 +68,16 @@ def folds_of(run: Path) -> list[Path]:
     return sorted(run.glob("repeat-*/fold-*"))
 
 
+def plan_of(run: Path) -> dict[str, dict[str, list[str]]]:
+    return json.loads((run / "split.json").read_text())
+
+
 def scores(run: Path) -> pd.DataFrame:
     return pd.read_csv(run / "results" / "scores.tsv", sep="\t")
 
 
 def test_every_subject_is_tested_once_by_encoders_that_have_not_seen_it(finished: Path, cohort: Cohort) -> None:
-    plan = json.loads((finished / "split.json").read_text())
+    plan = plan_of(finished)
     tested = [subject for fold in plan.values() for subject in fold["test"]]
     assert sorted(tested) == sorted(set(cohort.index["subject"]))
     contents = cohort.content_hashes()
@@ -96,15 +103,6 @@ def test_what_a_study_leaves(finished: Path, cohort: Cohort) -> None:
     assert len(cells) == len(cohort)  # each component of each scan once
 
 
-def test_rows_without_a_network_or_a_state_take_no_part(make_cohort: Callable[..., Cohort], tmp_path: Path) -> None:
-    cohort = make_cohort(tmp_path / "cohort", subjects=8, sessions=("ses-pre", "ses-post", "ses-later"))
-    network_state(recipe(cohort, tmp_path / "run", networks=["net-0"]))
-    cells = Cohort.open(tmp_path / "run" / "cells")
-    assert set(cells.index["network"]) == {"net-0"}
-    assert set(cells.labels("state")) == {"pre", "post"}
-    assert set(cells.labels("n_components")) == {4}  # of the scan, not of what is left
-
-
 def test_a_planted_leak_stops_the_study(finished: Path, cohort: Cohort, tmp_path: Path) -> None:
     """An encoder from another fold, that was trained on the subjects that are tested here, lies where this fold's should."""
     run = tmp_path / "run"
@@ -113,8 +111,8 @@ def test_a_planted_leak_stops_the_study(finished: Path, cohort: Cohort, tmp_path
     first, second = folds_of(run)
     (first / "fold.json").unlink()
     config = replace(recipe(cohort, run), resume=True)
-    network_state(config)  # the clean twin
-    shutil.rmtree(run / "results")
+    fold = OuterFold(0, 0, **{name: tuple(s) for name, s in plan_of(run)["repeat-0/fold-0"].items() if name != "inner-0"})
+    run_fold(config, fold)  # the clean twin
     (first / "fold.json").unlink()
     shutil.rmtree(first / "outer")
     shutil.copytree(second / "outer", first / "outer")
@@ -170,7 +168,7 @@ def test_ctrl_c_saves_and_the_command_says_how_to_go_on(
     import yaml
 
     file, run, train_batch = tmp_path / "tiny.yaml", tmp_path / "run", Loop._train_batch
-    file.write_text(yaml.safe_dump({"task": "network_state", **TINY}))
+    file.write_text(yaml.safe_dump({"task": "network_state", **TINY}, sort_keys=False))
     words = ["finetune", str(file), "--data", str(cohort.path), "--out", str(run)]
 
     def interrupting(self: Loop, raw: Any) -> Any:
@@ -188,9 +186,12 @@ def test_ctrl_c_saves_and_the_command_says_how_to_go_on(
     pd.testing.assert_frame_equal(scores(run), scores(finished))
 
 
-def test_folds_in_parallel_are_the_same_study(finished: Path, cohort: Cohort, tmp_path: Path) -> None:
-    network_state(recipe(cohort, tmp_path / "run", jobs=2))
-    pd.testing.assert_frame_equal(scores(tmp_path / "run"), scores(finished))
+def test_folds_can_be_handed_to_other_processes(cohort: Cohort, tmp_path: Path) -> None:
+    """And how many there are does not make another study."""
+    config = recipe(cohort, tmp_path / "run", jobs=2)
+    fold = OuterFold(0, 1, ("a", "b"), ("c",), (("b",),))
+    assert ForkingPickler.loads(ForkingPickler.dumps((config, fold))) == (config, fold)
+    assert config.identity() == recipe(cohort, tmp_path / "other").identity()
 
 
 def test_what_cannot_be_resumed(finished: Path, cohort: Cohort, tmp_path: Path, make_cohort: Callable[..., Cohort]) -> None:
@@ -243,15 +244,24 @@ def test_one_session_is_refused(make_cohort: Callable[..., Cohort], tmp_path: Pa
 
 @pytest.mark.parametrize("preset", [name for name in PRESETS if name != "paper"])
 def test_presets(cohort: Cohort, tmp_path: Path, preset: str) -> None:
-    config = recipe(cohort, tmp_path / "run", preset=preset)
-    network_state(config)
-    model = load_run(folds_of(tmp_path / "run")[0] / "outer").model
-    assert bool(model.labels) == (preset != "label_free")
-    vectors = pd.read_parquet(tmp_path / "run" / "results" / "embeddings.parquet")
+    folder = one_fold(recipe(cohort, tmp_path / "run", preset=preset))
+    assert bool(load_run(folder / "outer").model.labels) == (preset != "label_free")
+    vectors = read_fold(folder).embeddings
     assert ("change" in vectors) == (preset == "change_aware")
     if preset == "change_aware":
-        e, change = (np.stack(vectors[column]) for column in ("embedding", "change"))
+        e, change = (np.stack(vectors[column].tolist()) for column in ("embedding", "change"))
         assert np.array_equal(e[:, 8:], change)
+
+
+def one_fold(config: NetworkStateConfig) -> Path:
+    """The first outer fold of a study, without the others."""
+    source = Cohort.open(config.data)
+    items = study_items(source)
+    write_cells(Path(config.out) / "cells", source, items["row"].to_numpy(), aggregate=config.cells == "aggregated")
+    sites = dict(zip(items["subject"], items["site"], strict=True))
+    fold = plan_folds(config, sites, {})[0]
+    run_fold(config, fold)
+    return Path(config.out) / fold.name
 
 
 def test_default_objective_is_that_of_the_method(cohort: Cohort, tmp_path: Path) -> None:
@@ -262,12 +272,11 @@ def test_default_objective_is_that_of_the_method(cohort: Cohort, tmp_path: Path)
     assert float(model.objectives["states"].temperature(torch.zeros(()))) == pytest.approx(10)
 
 
-def test_aggregated_cells(make_cohort: Callable[..., Cohort], tmp_path: Path) -> None:
-    cohort = make_cohort(tmp_path / "cohort", subjects=8)
-    network_state(recipe(cohort, tmp_path / "run", cells="aggregated"))
-    cells = Cohort.open(tmp_path / "run" / "cells")
-    assert len(cells) == 8 * 2 * 2  # networks of scans
-    assert len(scores(tmp_path / "run").query("model == 'network state' and network != 'whole brain'")) == len(cells)
+def test_aggregated_cells(cohort: Cohort, tmp_path: Path) -> None:
+    scores = read_fold(one_fold(recipe(cohort, tmp_path / "run", cells="aggregated"))).scores
+    assert len(Cohort.open(tmp_path / "run" / "cells")) == 10 * 2 * 2  # networks of scans
+    own = scores[(scores["model"] == "network state") & (scores["network"] != "whole brain")]
+    assert not own.duplicated(["subject", "session", "network"]).any()
 
 
 def test_ablations_share_the_folds_and_one_table(cohort: Cohort, tmp_path: Path) -> None:

@@ -4,7 +4,7 @@
 probes and choices depend on what they are tested on.
 """
 
-from ssl4neuro.evaluate.audit.audit import audit, summary
+from ssl4neuro.evaluate.audit.audit import audit, copied_scans, summary
 from ssl4neuro.evaluate.audit.invariance import fold_invariance, label_invariance, probe_invariance
 
-__all__ = ["audit", "fold_invariance", "label_invariance", "probe_invariance", "summary"]
+__all__ = ["audit", "copied_scans", "fold_invariance", "label_invariance", "probe_invariance", "summary"]

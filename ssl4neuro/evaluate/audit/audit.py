@@ -4,11 +4,15 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import pandas as pd
+
 from ssl4neuro.data.cohort import Cohort
 from ssl4neuro.data.embeddings import Embeddings
 from ssl4neuro.errors import UserError
 from ssl4neuro.evaluate.audit.confounded import confounded
-from ssl4neuro.evaluate.audit.copies import copies
+from ssl4neuro.evaluate.audit.copies import NAME as COPIES
+from ssl4neuro.evaluate.audit.copies import TABLE as COPY_TABLE
+from ssl4neuro.evaluate.audit.copies import copies, copy_table
 from ssl4neuro.evaluate.audit.encoder import encoder
 from ssl4neuro.evaluate.audit.evidence import Evidence
 from ssl4neuro.evaluate.audit.fitted import fitted
@@ -49,6 +53,13 @@ def audit(
     evidence = Evidence(problem, candidates, folds, source, _cohort(source, cohort), tuple(covariates), settings.seed)
     checks = [*people(evidence), copies(evidence), *encoder(evidence), *fitted(evidence), *giveaways(evidence)]
     return (*checks, *confounded(evidence), _permutations(problem, settings), *_foreign_probes(evidence))
+
+
+def copied_scans(problem: Problem, candidates: Sequence[Candidate], checks: Sequence[Check]) -> dict[str, pd.DataFrame]:
+    """Table of the scans that are taken for the same one under two IDs, where that check is flagged."""
+    if not any(check.name == COPIES and check.status == "flagged" for check in checks):
+        return {}
+    return {COPY_TABLE: copy_table(Evidence(problem, candidates, []))}
 
 
 def summary(checks: Sequence[Check]) -> str:

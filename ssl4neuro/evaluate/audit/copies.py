@@ -8,12 +8,13 @@ median ratio gives d, and the few copies do not move it.
 from typing import NamedTuple
 
 import numpy as np
+import pandas as pd
 from jaxtyping import Float, Int
 
 from ssl4neuro.evaluate.audit.evidence import Evidence
 from ssl4neuro.evaluate.check import Check
 
-NAME = "same scan under two IDs"
+NAME, TABLE = "same scan under two IDs", "same_scans"
 MOST = 4000  # scans compared; more are drawn at random
 LEVEL, CLOSER = 1e-3, 0.3  # family-wise p, and how much closer than the second neighbour
 EQUAL = 1e-3  # of the median distance: copies whatever the neighbours are
@@ -29,25 +30,39 @@ class Copies(NamedTuple):
 
 def copies(evidence: Evidence) -> Check:
     """Nearest pairs in the embeddings and in the first baseline made of vectors."""
-    matrices = {**dict(list(evidence.matrices().items())[:1]), **dict(list(evidence.matrices(baselines=True).items())[:1])}
-    usable = {name: m for name, m in matrices.items() if m.shape[1] >= LEAST_DIMS}
-    subjects, scans = evidence.problem.subjects, evidence.problem.scans
-    units, first = np.unique(scans, return_index=True)
-    if not usable or len(np.unique(subjects)) < 4:
-        what = f"needs vectors of {LEAST_DIMS} or more features" if not usable else "needs four subjects"
+    compared = _compared(evidence)
+    if not compared or len(np.unique(evidence.problem.subjects)) < 4:
+        what = "needs four subjects" if compared else f"needs vectors of {LEAST_DIMS} or more features"
         return Check(NAME, "not checkable", what)
-    chosen = np.arange(len(units))
-    if len(units) > MOST:
-        chosen = np.sort(np.random.default_rng(evidence.seed).choice(len(units), MOST, replace=False))
-    for name, matrix in usable.items():
-        means = _scan_means(matrix, scans)[chosen]
-        found = same_scans(means, subjects[first][chosen])
-        if len(found.pairs):
-            return Check(
-                NAME, "flagged", f"{len(found.pairs)} pairs of scans of different subjects have nearly the same {name}"
-            )
-    drawn = f" (of {MOST} scans drawn at random)" if len(units) > MOST else ""
-    return Check(NAME, "passed", f"no two subjects are closer than neighbours are, in {' and '.join(usable)}{drawn}")
+    for name, (means, first) in compared.items():
+        count = len(same_scans(means, evidence.problem.subjects[first]).pairs)
+        if count:
+            scans = "a pair of scans" if count == 1 else f"{count} pairs of scans"
+            return Check(NAME, "flagged", f"{scans} of different subjects with nearly the same {name}, see {TABLE}.tsv")
+    drawn = f" (of {MOST} scans drawn at random)" if len(np.unique(evidence.problem.scans)) > MOST else ""
+    return Check(NAME, "passed", f"no two subjects are closer than neighbours are, in {' and '.join(compared)}{drawn}")
+
+
+def copy_table(evidence: Evidence) -> pd.DataFrame:
+    """The pairs that `copies` counts: features, subject, session, other_subject, other_session."""
+    table, lines = evidence.problem.table, []
+    for name, (means, first) in _compared(evidence).items():
+        for pair in same_scans(means, evidence.problem.subjects[first]).pairs:
+            one, other = (table.iloc[first[scan]] for scan in pair)
+            lines.append((name, one["subject"], one.get("session", ""), other["subject"], other.get("session", "")))
+    return pd.DataFrame(lines, columns=["features", "subject", "session", "other_subject", "other_session"])
+
+
+def _compared(evidence: Evidence) -> dict[str, tuple[Float[np.ndarray, "scans dim"], Int[np.ndarray, "scans"]]]:
+    """Mean vectors of scans and the first row of each, by what they are vectors of."""
+    matrices = {**dict(list(evidence.matrices().items())[:1]), **dict(list(evidence.matrices(baselines=True).items())[:1])}
+    scans = evidence.problem.scans
+    first = np.unique(scans, return_index=True)[1]
+    chosen = np.arange(len(first))
+    if len(first) > MOST:
+        chosen = np.sort(np.random.default_rng(evidence.seed).choice(len(first), MOST, replace=False))
+    usable = {name: m for name, m in matrices.items() if m.shape[1] >= LEAST_DIMS}
+    return {name: (_scan_means(matrix, scans)[chosen], first[chosen]) for name, matrix in usable.items()}
 
 
 def same_scans(features: Float[np.ndarray, "scans dim"], subjects: Int[np.ndarray, "scans"]) -> Copies:

@@ -25,7 +25,9 @@ def _seen(evidence: Evidence) -> Check:
     if wall.stamp:
         return Check(SEEN, "flagged", wall.stamp)
     if not info.get("manifest"):
-        return Check(SEEN, "not checkable", "no record of whom the encoder was trained on")
+        given = "seen" in evidence.problem.table and evidence.problem.table["seen"].any()
+        told = "; those that the column 'seen' names are not tested" if given else ""
+        return Check(SEEN, "not checkable", f"no record of whom the encoder was trained on{told}")
     tested = _tested(evidence)
     if evidence.cohort is not None:
         try:

@@ -18,7 +18,9 @@ def baseline_features(
     """By name; those that the cohort's modalities allow."""
     networks = items["network"].to_numpy(dtype=str)
     found: dict[str, Features] = {
-        COMPACT: StageTwoFeatures(compact, networks, components=components, fitted="shared" if fitted == "shared" else "per network")
+        COMPACT: StageTwoFeatures(
+            compact, networks, components=components, fitted="shared" if fitted == "shared" else "per network"
+        )
     }
     if {"map", "course"} <= set(cohort.modalities):
         found[TEMPLATE] = TemplateBands(cohort, items)

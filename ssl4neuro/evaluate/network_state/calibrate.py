@@ -25,8 +25,8 @@ def calibrated(
     """Lines of the held-out components and of their scans, and the calibration.
 
     A network's calibration is fitted on the cells (means over the components) of the inner splits' held-out subjects. The
-    whole-brain logit is the mean of the calibrated logits of a scan's networks, so that a network that says little counts little;
-    its own calibration is fitted on the same subjects. Nothing here has seen a held-out subject of the outer fold.
+    whole-brain logit is the mean of the calibrated logits of a scan's networks, so that a network that says little counts
+    little; its own calibration is fitted on the same subjects. Nothing here has seen a held-out subject of the outer fold.
 
     Returns:
         Identity, `logit` and `probability` of each; without inner splits nothing is calibrated.

@@ -22,10 +22,14 @@ def study_checks(scores: pd.DataFrame, scans: pd.DataFrame, masked: bool | None)
     """
     folds = scores.groupby(["repeat", "subject"])["fold"].nunique()
     split = int((folds > 1).sum())
-    told = f"{split} subjects are tested in several folds of one repeat" if split else "every subject is tested in one fold of a repeat"
+    told = (
+        f"{split} subjects are tested in several folds of one repeat"
+        if split
+        else "every subject is tested in one fold of a repeat"
+    )
     both = scans.groupby("subject")["state"].nunique() == 2
     found = [Check(SUBJECT, "flagged" if split else "passed", told)]
-    text = f"{int(both.sum())} of {len(both)} subjects have scans in both states; only they can be ordered and get a recovery score"
+    text = f"{int(both.sum())} of {len(both)} subjects have scans in both states; only they are ordered and get recovery scores"
     found.append(Check(BOTH, "passed" if both.mean() >= 0.5 else "flagged", text))
     if masked:
         found.append(Check(LESION, "passed", "both scans of a subject are masked by its lesion before and after"))
@@ -46,7 +50,9 @@ def nuisance_check(
         p: of the nuisance-only model, by refitting.
     """
     if alone is None:
-        return Check(NAME, "not checkable", "no variable of motion, image quality, length, age or scanner varies between the scans")
+        return Check(
+            NAME, "not checkable", "no variable of motion, image quality, length, age or scanner varies between the scans"
+        )
     model, nuisance, *rest = rows
     gain = bootstrap_interval(
         lambda w: auc_difference(own, alone, w), own.subject, draws=bootstrap, seed=seed
@@ -59,7 +65,9 @@ def nuisance_check(
     above = p < LEVEL if p is not None else nuisance.ci_low > 0.5
     nothing_left = bool(rest) and not rest[0].ci_low > 0.5
     if above and (not gain.low > 0 or nothing_left):
-        return Check(NAME, "flagged", f"confounded: {detail}. The study cannot tell a change of the networks from one of the scan")
+        return Check(
+            NAME, "flagged", f"confounded: {detail}. The study cannot tell a change of the networks from one of the scan"
+        )
     if above:
         return Check(NAME, "passed", f"{detail}. Nuisance variables do tell the states apart, but the model is ahead of them")
     return Check(NAME, "passed", f"{detail}. Nuisance variables do not tell the states apart better than chance")
@@ -67,5 +75,3 @@ def nuisance_check(
 
 def _told(row: Row) -> str:
     return f"{row.value:.2f} ({row.ci_low:.2f} to {row.ci_high:.2f})"
-
-

@@ -28,9 +28,9 @@ def course_features(
 ) -> Float[np.ndarray, "courses 9"]:
     """The numbers of `NAMES` for each course.
 
-    Powers are log10 densities relative to the mean density from 0.008 to 0.25 Hz; 0 for a band above the Nyquist frequency. fALFF is the share of the
-    amplitude between 0.01 and 0.08 Hz, spectral entropy is 1 for white noise, AR(1) is the autocorrelation at a lag of 2 s,
-    which is one volume at the study's usual repetition time, kurtosis is in excess of a normal distribution.
+    Powers are log10 densities relative to the mean density from 0.008 to 0.25 Hz; 0 for a band above the Nyquist frequency.
+    fALFF is the share of the amplitude between 0.01 and 0.08 Hz, spectral entropy is 1 for white noise, AR(1) is the
+    autocorrelation at a lag of 2 s, one volume at the study's usual repetition time, kurtosis is in excess of a normal one.
 
     Args:
         courses: lengths may differ.
@@ -58,7 +58,9 @@ def _block(courses: Sequence[np.ndarray], tr: np.ndarray) -> np.ndarray:
     return np.column_stack([powers, _falff(x, tr), _entropy(fine, known), _autocorrelation(x, tr), kurtosis])
 
 
-def _density(x: np.ndarray, valid: np.ndarray, tr: np.ndarray, edges: Sequence[float] | np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _density(
+    x: np.ndarray, valid: np.ndarray, tr: np.ndarray, edges: Sequence[float] | np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
     power, exists = band_power(
         torch.from_numpy(x.astype(np.float32)), torch.from_numpy(valid), torch.from_numpy(tr.astype(np.float32)),
         torch.tensor(np.asarray(edges), dtype=torch.float32),

@@ -1,4 +1,4 @@
-"""Stage two in one outer fold: head, logistic regression and baselines, fitted, calibrated and scored (network_state.md §5, §6)."""
+"""Stage two in one outer fold: head, logistic regression and baselines, fitted, calibrated, scored (network_state.md §5)."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -140,7 +140,7 @@ def score_encoder(
     config: StageTwo = StageTwo(),
     seed: int = 0,
 ) -> pd.DataFrame:
-    """Scores of another encoder in the same fold (maps alone, another objective), by the logistic regression; see `score_fold`."""
+    """Scores of another encoder (maps alone, another objective) by logistic regression in the same fold; see `score_fold`."""
     _check(items, train, test, inner)
     compact = compact_features(cohort, items["row"].to_numpy(dtype=np.int64), config.atlas)
     scores, _ = _models(items, compact, embedding, train, test, inner, config, seed, None, model)
@@ -163,9 +163,7 @@ def _models(
 
     def part_of(vectors: np.ndarray, rows: Rows, others: Rows) -> Part:
         networks = items["network"].to_numpy(dtype=str)
-        features: Features = StageTwoFeatures(
-            compact, networks, vectors, components=config.components, fitted=config.heads
-        )
+        features: Features = StageTwoFeatures(compact, networks, vectors, components=config.components, fitted=config.heads)
         return make_part(items, features, rows, others, embedded=vectors.shape[1])
 
     parts = [part_of(split.embedding, split.train, split.held) for split in inner]

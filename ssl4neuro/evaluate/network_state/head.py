@@ -14,20 +14,21 @@ from ssl4neuro.heads.network_state import HeadConfig, NetworkStateHead
 
 
 class HeadScorer:
-    """Heads per network, or one with the network's code, trained together so that one number of epochs serves all.
+    """Heads per network, or one with the network's code, trained together so that one number of epochs serves all."""
 
-    Args:
-        weight: initial weight of the embedding's columns; see `LogisticScorer`, which finds it.
-    """
-
-    def __init__(self, config: HeadConfig = HeadConfig(), heads: Fitted = "per network") -> None:
+    def __init__(self, config: HeadConfig, heads: Fitted = "per network") -> None:
         self.config, self.heads = config, heads
 
-    def choose(self, parts: Sequence[Part], weight: float = 1.0, seed: int = 0) -> tuple[dict[str, Any], list[Float[np.ndarray, "_"]]]:
+    def choose(
+        self, parts: Sequence[Part], weight: float = 1.0, seed: int = 0
+    ) -> tuple[dict[str, Any], list[Float[np.ndarray, "_"]]]:
         """Options for `score`, and the held-out logits of every inner split at the chosen epoch.
 
         Training stops when the loss of the inner splits has not fallen for `patience` epochs; without a split it takes a
         third of the epochs.
+
+        Args:
+            weight: initial weight of the embedding's columns; see `LogisticScorer`, which finds it.
         """
         options: dict[str, Any] = {"epochs": max(1, self.config.epochs // 3), "weight": weight}
         if not parts:

@@ -61,8 +61,9 @@ def scan_codes(items: pd.DataFrame) -> Int[np.ndarray, "items"]:
 def scan_table(cohort: Cohort, items: pd.DataFrame) -> pd.DataFrame:
     """One line per scan: who and when, state, y, and every nuisance variable that there is.
 
-    Those are age, sex, mean framewise displacement (mm), tSNR, number of volumes, repetition time (s), site and scanner, from the
-    rows, sessions.tsv or participants.tsv, and `n_components`, the number of components of the scan with and without a name.
+    Those are age, sex, mean framewise displacement (mm), tSNR, number of volumes, repetition time (s), site and scanner, from
+    the rows, sessions.tsv or participants.tsv, and `n_components`, the number of components of the scan with and without a
+    name.
     """
     first = items.groupby(SCAN, sort=False, as_index=False).first()
     scans = first[[*SCAN, "site", "state", "y"]]

@@ -50,7 +50,8 @@ class LogisticScorer:
             groups = [(np.arange(len(x)), np.arange(len(x_test)))]
         else:
             groups = [
-                (np.flatnonzero(part.network == n), np.flatnonzero(part.network_test == n)) for n in np.unique(part.network_test)
+                (np.flatnonzero(part.network == n), np.flatnonzero(part.network_test == n))
+                for n in np.unique(part.network_test)
             ]
         logit = np.zeros(len(x_test))
         for train, test in groups:

@@ -29,7 +29,9 @@ def auc(cells: Cells, weights: Draws) -> Values:
     return np.mean([weighted_auc(z, weights * positive, weights * ~positive) for z in cells.logit.T], axis=0)
 
 
-def _from_table(formula: Callable[[np.ndarray, np.ndarray, np.ndarray, np.ndarray], np.ndarray]) -> Callable[[Cells, Draws], Values]:
+def _from_table(
+    formula: Callable[[np.ndarray, np.ndarray, np.ndarray, np.ndarray], np.ndarray],
+) -> Callable[[Cells, Draws], Values]:
     """A metric of the counts at a probability of 0.5: formula(tn, fp, fn, tp)."""
 
     def metric(cells: Cells, weights: Draws) -> Values:

@@ -29,8 +29,8 @@ def nuisance_columns(scans: pd.DataFrame) -> list[str]:
 def nuisance_scores(scans: pd.DataFrame, after: str, permutations: int, seed: int) -> tuple[pd.DataFrame, float | None]:
     """Lines of the nuisance-only model in the study's folds, and the p of its AUC.
 
-    Logistic regression, its penalty chosen in inner folds. It costs little, so that the permutation test refits it under states exchanged
-    within subjects, which is exact; the networks' own test cannot (see `swap`).
+    Logistic regression, its penalty chosen in inner folds. It costs little, so that the permutation test refits it under states
+    exchanged within subjects, which is exact; the networks' own test cannot (see `swap`).
 
     Args:
         scans: held-out scans of every fold with their nuisance variables.

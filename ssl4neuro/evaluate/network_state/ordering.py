@@ -2,9 +2,7 @@
 
 from typing import NamedTuple
 
-import numpy as np
 import pandas as pd
-from jaxtyping import Float
 from scipy import stats
 
 from ssl4neuro.evaluate.network_state.cells import Cells
@@ -36,11 +34,9 @@ def pair_ordering(cells: Cells) -> Ordering:
     return Ordering(hits / len(found), low, high, len(found))
 
 
-def clopper_pearson(hits: float, trials: int, level: float = 0.95) -> tuple[float, float]:
+def clopper_pearson(hits: float | int, trials: int, level: float = 0.95) -> tuple[float, float]:
     """Exact interval of a proportion (Biometrika 26, 1934)."""
     tail = (1 - level) / 2
     low = 0.0 if hits <= 0 else float(stats.beta.ppf(tail, hits, trials - hits + 1))
     high = 1.0 if hits >= trials else float(stats.beta.ppf(1 - tail, hits + 1, trials - hits))
     return low, high
-
-

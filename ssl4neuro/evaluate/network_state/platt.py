@@ -22,11 +22,11 @@ class Platt(NamedTuple):
 
 
 def fit_platt(logit: Float[np.ndarray, "n"], y: Int[np.ndarray, "n"], prior: Platt | None = None) -> Platt:
-    """Slope and intercept of the largest likelihood, with Platt's smoothed targets (Advances in Large Margin Classifiers, 1999).
+    """Slope and intercept of the largest likelihood with smoothed targets (Platt, Advances in Large Margin Classifiers, 1999).
 
-    The smoothed targets keep the slope finite where an inner fold separates the states perfectly. Few points of a single network say little: with
-    `prior`, log slope and intercept are drawn to it as by normal priors of sd 0.5. One class alone leaves the logits as they
-    are, or as `prior` has them.
+    The smoothed targets keep the slope finite where an inner fold separates the states perfectly. Few points of a single
+    network say little: with `prior`, log slope and intercept are drawn to it as by normal priors of sd 0.5. One class alone
+    leaves the logits as they are, or as `prior` has them.
     """
     positive, negative = int((y == 1).sum()), int((y == 0).sum())
     scale = float(logit.std()) if len(logit) else 0.0

@@ -1,7 +1,7 @@
-"""Recovery scores: how much more `after` a subject's later scan looks to a model that has not seen the subject (network_state.md §5).
+"""Recovery scores: how much more a subject's later scan looks like `after` than the earlier one (network_state.md §5).
 
-Without controls there is no norm: a score says how far a network moved on the axis that the model learned from other patients, not
-whether it is healthy.
+The model has not seen the subject. Without controls there is no norm: a score says how far a network moved along the axis that
+the model learned from other patients, not whether it is healthy.
 """
 
 import numpy as np
@@ -25,9 +25,9 @@ def recovery_scores(scores: pd.DataFrame, after: str, embeddings: pd.DataFrame |
         embeddings: with a column `change` (preset `change_aware`), for the distance between the states.
 
     Returns:
-        `before`, `after`: mean calibrated probability of the later state in either scan; `recovery`: their difference; its interval, over
-        the components of the cells, where each has two or more, NaN elsewhere; `distance`: of the mean `change` parts, NaN
-        without.
+        `before`, `after`: mean calibrated probability of the later state in either scan; `recovery`: their difference; its
+        interval, over the components of the cells, where each has two or more, NaN elsewhere; `distance`: of the mean `change`
+        parts, NaN without.
     """
     logit = np.log(scores["probability"].clip(1e-6, 1 - 1e-6)) - np.log1p(-scores["probability"].clip(1e-6, 1 - 1e-6))
     lines = scores.assign(logit=logit, later=(scores["state"] == after).to_numpy())
@@ -39,7 +39,7 @@ def recovery_scores(scores: pd.DataFrame, after: str, embeddings: pd.DataFrame |
         cell = own.groupby(["repeat", "session", "run", "later"])["logit"].mean()
         s = pd.Series(expit(cell)).groupby("later").mean()
         low, high = _interval(own) if network != WHOLE else (np.nan, np.nan)
-        distance = far.get((subject, network), np.nan)
+        distance = far.get((str(subject), str(network)), np.nan)
         found.append((subject, network, s[False], s[True], s[True] - s[False], low, high, distance))
     return pd.DataFrame(found, columns=COLUMNS)
 

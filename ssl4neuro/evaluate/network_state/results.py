@@ -81,21 +81,16 @@ def evaluate_study(
         rows += model_rows(model, cells, baseline=baseline[model], p=p, bootstrap=bootstrap, seed=seed)
         if not baseline[model] and model in (HEAD, LOGISTIC):
             left = {name: residual_cells(own, study.scans) for name, own in cells.items()}
-            kept = {name: own for name, own in left.items() if own is not None}
-            residual = model_rows(
-                model + SUFFIX, kept, baseline=False, p=swap_ps(kept, permutations, seed), bootstrap=bootstrap, seed=seed
-            )
+            without = {name: own for name, own in left.items() if own is not None}
+            p = swap_ps(without, permutations, seed)
+            residual = model_rows(model + SUFFIX, without, baseline=False, p=p, bootstrap=bootstrap, seed=seed)
             rows += [row for row in residual if row.metric == "AUC"]  # residuals are no probabilities
     model = HEAD if HEAD in found else next(name for name in found if not baseline[name])
     checks = study_checks(study.scores, study.scans, record.get("lesion_masks"))
     judged = [_whole_auc(rows, name) for name in (model, NUISANCE_ONLY, model + SUFFIX)]
     other = found.get(NUISANCE_ONLY, {}).get(WHOLE)
-    checks.append(
-        nuisance_check(
-            found[model][WHOLE], other, study.scans, [row for row in judged if row is not None], p_alone,
-            bootstrap=bootstrap, seed=seed,
-        )  # fmt: skip
-    )
+    known = [row for row in judged if row is not None]
+    checks.append(nuisance_check(found[model][WHOLE], other, study.scans, known, p_alone, bootstrap=bootstrap, seed=seed))
     given = [Check(**check) for check in record.get("checks") or ()]
     recovery = recovery_scores(scores[scores["model"] == model], after, study.embeddings)
     return StudyResult(

@@ -36,10 +36,10 @@ def space_table(embeddings: pd.DataFrame, after: str, *, draws: int = 2000, seed
 
 def _neighbour_rows(embeddings: pd.DataFrame, after: str, draws: int, seed: int) -> list[tuple]:
     lines = []
-    for (repeat, _, network), own in embeddings.groupby(["repeat", "fold", "network"]):
+    for _, own in embeddings.groupby(["repeat", "fold", "network"]):
         later = (own["state"] == after).to_numpy()
         score = neighbour_scores(np.stack(own["embedding"].to_list()), later, own["subject"].to_numpy(dtype=str))
-        lines.append(own[["subject"]].assign(repeat=repeat, network=network, score=score, later=later).dropna())
+        lines.append(own[["repeat", "network", "subject"]].assign(score=score, later=later).dropna())
     table = pd.concat(lines, ignore_index=True)
     rows = []
     for network, own in table.groupby("network"):

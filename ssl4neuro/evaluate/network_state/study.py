@@ -45,10 +45,14 @@ def read_fold(folder: Path) -> FoldScores:
             raise UserError(f"{folder / name}: missing, the fold is not finished; continue the study with --resume")
     try:
         record = json.loads((folder / RECORD).read_text(encoding="utf-8"))
-        return FoldScores(read_scores(folder / SCORES), pd.read_parquet(folder / EMBEDDINGS), read_scores(folder / SCANS), record)
+        return FoldScores(
+            read_scores(folder / SCORES), pd.read_parquet(folder / EMBEDDINGS), read_scores(folder / SCANS), record
+        )
     except (ValueError, OSError) as error:
         told = str(error).splitlines()[0]
-        raise UserError(f"{folder}: the tables of this fold are damaged ({told}); delete the folder and use --resume") from error
+        raise UserError(
+            f"{folder}: the tables of this fold are damaged ({told}); delete the folder and use --resume"
+        ) from error
 
 
 def read_scores(file: Path) -> pd.DataFrame:

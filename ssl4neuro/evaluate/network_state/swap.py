@@ -2,10 +2,10 @@
 
 If the states mean nothing, a subject's scans may exchange them. That is exact for one test set. Over the folds of a
 cross-validation it is not: two subjects of different folds meet twice, for each has trained the model that scores the other. A
-score is, to first order, a sum over the training subjects of terms that are symmetric in the two (their features' inner product);
-the pooled statistic therefore counts every pair twice and has twice the variance that exchanges with fixed models show. In
-simulations with no effect 8 to 14 % of the plain p-values fall below 0.05; with the null's spread widened by the square root of
-two it is 1 to 6 %.
+score is, to first order, a sum over the training subjects of terms that are symmetric in the two (the inner product of their
+features); the pooled statistic therefore counts every pair twice and has twice the variance that exchanges with fixed models
+show. In simulations with no effect 8 to 14 % of the plain p-values fall below 0.05; with the null's spread widened by the
+square root of two it is 1 to 6 % (`tests/benchmarks/bench_network_state.py`).
 """
 
 from collections.abc import Mapping

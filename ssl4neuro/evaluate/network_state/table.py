@@ -54,8 +54,7 @@ def model_rows(
     rows = []
     for network in sorted(cells, key=lambda name: (name == WHOLE, name)):
         own = cells[network]
-        size = {"n_subjects": len(np.unique(own.subject)), "n_samples": len(own.y)}
-        unit = "scan" if network == WHOLE else "network of a scan"
+        size = (len(np.unique(own.subject)), len(own.y), "scan" if network == WHOLE else "network of a scan")
         for name, metric in METRICS.items():
             found = bootstrap_interval(
                 lambda w, f=metric.function, c=own: f(c, w),  # type: ignore[misc]
@@ -63,7 +62,7 @@ def model_rows(
             )  # fmt: skip
             tested = (p.get(network), corrected.get(network)) if name == "AUC" else (None, None)
             head = (network, model, baseline, name, found.value, found.low, found.high, *tested, metric.chance)
-            rows.append(Row(*head, **size, unit=unit))
+            rows.append(Row(*head, *size))
         order = pair_ordering(own)
         head = (network, model, baseline, ORDERING, order.value, order.low, order.high, None, None, 0.5)
         rows.append(Row(*head, order.n_subjects, order.n_subjects, "subject"))

@@ -22,12 +22,12 @@ PAPER = {
     "AUC": (0.90, 0.94), "accuracy": (0.85, 0.90), "sensitivity": (0.79, 0.90), "specificity": (0.87, 0.93), "F1": (0.83, 0.90),
 }  # fmt: skip
 METHOD = (
-    "Outer folds by subject; encoder, PCA, scaling, classifier and calibration are fitted on the other subjects, penalty, epochs and"
-    " Platt's parameters on inner folds of these. Metrics are of calibrated probabilities pooled over the folds (positive: the later"
-    " state), means over the repeats, components of a cell averaged as logits. Interval: 95 %, bootstrap of subjects with the models fixed; pair"
-    " ordering: Clopper and Pearson. p: one-sided, of the AUC, scans exchanged within subjects, the models"
-    " fixed and the null's spread widened by sqrt(2) because subjects of different folds train each other's models; Holm over the"
-    " networks. Nuisance-only: refitted under exchanged states."
+    "Outer folds by subject; encoder, PCA, scaling, classifier and calibration are fitted on the other subjects, penalty,"
+    " epochs and Platt's parameters on inner folds of these. Metrics are of calibrated probabilities pooled over the folds"
+    " (positive: the later state), means over the repeats; components of a cell are averaged as logits. Interval: 95 %,"
+    " bootstrap of subjects with the models fixed; pair ordering: Clopper and Pearson. p: one-sided, of the AUC, scans"
+    " exchanged within subjects with the models fixed, the null's spread widened by sqrt(2) because subjects of different folds train each"
+    " other's models; Holm over the networks. Nuisance-only: refitted under exchanged states."
 )
 
 
@@ -105,7 +105,9 @@ def render_study(out: str | Path) -> str:
     cells = [["network", "model", "AUC", "95 % CI", "p", "p (Holm)", "sens.", "spec.", "ordering"]]
     for row in record["rows"]:
         if row["metric"] == "AUC" and (row["model"] == model or row["network"] == WHOLE):
-            others = {r["metric"]: r["value"] for r in record["rows"] if (r["network"], r["model"]) == (row["network"], row["model"])}
+            others = {
+                r["metric"]: r["value"] for r in record["rows"] if (r["network"], r["model"]) == (row["network"], row["model"])
+            }
             ps = [_number(row["p"], 4), _number(row["p_corrected"], 4)]
             more = [_number(others.get(name)) for name in ("sensitivity", "specificity", ORDERING)]
             span = "-" if row["ci_low"] is None else f"{row['ci_low']:.3f} to {row['ci_high']:.3f}"
@@ -119,16 +121,16 @@ def render_study(out: str | Path) -> str:
 
 
 def _markdown(result: StudyResult) -> str:
-    head = "| network | model | metric | value | 95 % CI | p | p (Holm) | subjects | unit |\n|---|---|---|---|---|---|---|---|---|\n"
-    lines = [_line(row) for row in result.rows]
-    return f"# Network state, {result.model}\n\n" + head + "\n".join(lines) + f"\n\n{METHOD}\n"
+    head = ["| network | model | metric | value | 95 % CI | p | p (Holm) | subjects | unit |", "|" + "---|" * 9]
+    lines = [*head, *(_line(row) for row in result.rows)]
+    return f"# Network state, {result.model}\n\n" + "\n".join(lines) + f"\n\n{METHOD}\n"
 
 
 def _line(row: Row) -> str:
     span = "-" if not math.isfinite(row.ci_low) else f"{row.ci_low:.3f} to {row.ci_high:.3f}"
     cells = (
-        row.network, row.model, row.metric, _number(row.value), span, _number(row.p, 4), _number(row.p_corrected, 4), row.n_subjects,
-        row.unit,
+        row.network, row.model, row.metric, _number(row.value), span, _number(row.p, 4), _number(row.p_corrected, 4),
+        row.n_subjects, row.unit,
     )  # fmt: skip
     return "| " + " | ".join(map(str, cells)) + " |"
 

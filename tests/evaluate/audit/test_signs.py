@@ -1,5 +1,8 @@
 """Signs of copies, of visits with IDs of their own, and of fits on all rows; names and files."""
 
+import json
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -14,6 +17,8 @@ from ssl4neuro.evaluate.audit.fitted import decorrelated, scaling, site_shares
 from ssl4neuro.evaluate.audit.giveaway import telling
 from ssl4neuro.evaluate.audit.people import same_stem
 from ssl4neuro.evaluate.check import Check
+from ssl4neuro.evaluate.probe import probe
+from ssl4neuro.evaluate.results import render
 
 RNG = np.random.default_rng(0)
 X = RNG.normal(2, 3, size=(80, 6))
@@ -114,3 +119,19 @@ def test_names() -> None:
 def test_summary_is_one_line() -> None:
     checks = [Check("a", "passed", ""), Check("site", "flagged", "AUC 0.98"), Check("b", "not checkable", "none")]
     assert summary(checks) == "leak checks: 1 passed, 1 flagged (site: AUC 0.98), 1 not checkable"
+
+
+def test_probe_writes_the_copies_and_one_line(tmp_path: Path) -> None:
+    """Through the whole command: a table of another tool in which one scan comes twice."""
+    rng = np.random.default_rng(4)
+    x = rng.normal(size=(40, 10)).astype(np.float32)
+    x[39] = x[0] * 1.0001
+    table = pd.DataFrame({"subject": [f"s{n:02d}" for n in rng.permutation(40)], "group": ["control", "patient"] * 20})
+    pd.concat([table, pd.DataFrame(x).add_prefix("emb_")], axis=1).to_csv(tmp_path / "table.csv", index=False)
+    result = probe(tmp_path / "table.csv", target="group", out=tmp_path / "out", permutations=5, bootstrap=10)
+    found = pd.read_csv(tmp_path / "out" / "same_scans.tsv", sep="\t")
+    assert set(found[["subject", "other_subject"]].to_numpy().ravel()) == set(table["subject"][[0, 39]])
+    recorded = json.loads((tmp_path / "out" / "results.json").read_text())
+    flagged = [check["name"] for check in recorded["checks"] if check["status"] == "flagged"]
+    assert flagged == ["same scan under two IDs"]
+    assert "1 flagged (same scan under two IDs: a pair of scans" in render(result)
