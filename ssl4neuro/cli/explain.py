@@ -18,6 +18,7 @@ def explain(
     target: str | None = None,
     method: Literal["eigencam", "occlusion", "all"] = "all",
     atlas: str = "seitzman",
+    fill: Literal["mean", "zero"] = "mean",
     network: tuple[str, ...] = (),
     modality: tuple[str, ...] = (),
     subjects: str = "heldout",
@@ -41,6 +42,7 @@ def explain(
         target: label that a probe reads off the embedding; without one the embedding itself is explained.
         method: eigencam (what dominates the features), occlusion (what the answer rests on), or both.
         atlas: seitzman, dosenbach or power (voxels nearest to published coordinates), or an image of labels.
+        fill: in the place of a region: the mean map of the network over training subjects, or 0.
         network: only components of these networks.
         modality: only these.
         subjects: heldout, or some unseen subjects with commas between.
@@ -59,7 +61,7 @@ def explain(
     from ssl4neuro.evaluate.explain_parts import ExplainConfig
     from ssl4neuro.evaluate.explain_write import render
 
-    config = ExplainConfig(atlas=atlas, patch=patch, phases=phases, level=level, batch=batch)
+    config = ExplainConfig(atlas=atlas, fill=fill, patch=patch, phases=phases, level=level, batch=batch)
     if bands:
         config = ExplainConfig(**{**vars(config), "bands": bands})
     result = run_explain(

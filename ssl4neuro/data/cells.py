@@ -39,7 +39,10 @@ def write_cells(out: Path, cohort: IcaCohort, rows: Int[np.ndarray, "rows"], *, 
     Raises:
         UserError: `out` holds the rows of another cohort.
     """
-    made = {"cohort": file_sha256(cohort.path / "cohort.json"), "rows": rows.tolist(), "aggregate": aggregate}
+    made = {
+        "cohort": file_sha256(cohort.path / "cohort.json"), "prepared": cohort.info["settings"],
+        "rows": rows.tolist(), "aggregate": aggregate,
+    }  # fmt: skip
     if (out / "cohort.json").is_file():
         found = Cohort.open(out)
         if not isinstance(found, IcaCohort) or found.info["settings"] != made:

@@ -235,9 +235,7 @@ def held_out(problem: Problem, candidate: Candidate, folds: list[Fold], seed: in
     return _held_out(problem, folds, prepared, problem.y[:, None]).column(0)
 
 
-def _held_out(
-    problem: Problem, folds: list[Fold], prepared: list[tuple[np.ndarray, Apply]], labels: np.ndarray
-) -> HeldColumns:
+def _held_out(problem: Problem, folds: list[Fold], prepared: list[tuple[np.ndarray, Apply]], labels: np.ndarray) -> HeldColumns:
     """Pooled held-out predictions for every column of labels, in the order of `_order(folds)`."""
     scores = [apply(labels[train]) for train, apply in prepared]
     decisions = [_decide(score.values + score.offset, problem) for score in scores]

@@ -16,6 +16,7 @@ from ssl4neuro.adapt import adapt_batch
 from ssl4neuro.data.cohort import Cohort
 from ssl4neuro.errors import UserError
 from ssl4neuro.evaluate.embed import clip_config
+from ssl4neuro.evaluate.explain_fill import mean_maps
 from ssl4neuro.evaluate.explain_inputs import Encode, Inputs, embed_rows
 from ssl4neuro.evaluate.explain_model import METHODS, Explanation, Method, explain_model
 from ssl4neuro.evaluate.explain_parts import TABLES, ExplainConfig
@@ -146,6 +147,9 @@ def _explain_one(
     where = np.flatnonzero(question.tested)
     rows = question.rows[where]
 
+    volumes = "occlusion" in methods and inputs.batch(rows[:1])["valid"][name].ndim == 5
+    fill = mean_maps(inputs, question, name) if volumes and result.config.fill == "mean" else None
+
     def through(model: Model, which: np.ndarray, show: bool) -> tuple[Explanation, Answer | None]:
         answer = None
         if question.problem is not None and "occlusion" in methods:
@@ -153,9 +157,10 @@ def _explain_one(
                 question, embed_rows(model, inputs, question.rows, name, column or name, result.config.batch), seed
             )
         direction = None if answer is None else {name: answer.direction[where][which]}
+        own = None if fill is None else {name: fill.take(which)}
         found = explain_model(
-            model, inputs, rows[which], direction, modalities=(name,), methods=methods, column=column, config=result.config,
-            show=show,
+            model, inputs, rows[which], direction, fill=own, modalities=(name,), methods=methods, column=column,
+            config=result.config, show=show,
         )  # fmt: skip
         return found[name], answer
 

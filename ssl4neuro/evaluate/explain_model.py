@@ -12,11 +12,13 @@ import numpy as np
 import pandas as pd
 import torch
 from jaxtyping import Float, Int
+from torch import Tensor
 
 from ssl4neuro.data.cohort import Cohort
 from ssl4neuro.data.parcels import Parcels, make_parcels
 from ssl4neuro.data.scan import Grid
 from ssl4neuro.errors import UserError
+from ssl4neuro.evaluate.explain_fill import Fill
 from ssl4neuro.evaluate.explain_inputs import Encode, Inputs, sees_sessions
 from ssl4neuro.evaluate.explain_parts import ExplainConfig, Parts, band_parts, picture_parts, region_parts
 from ssl4neuro.explain import band_edges, dissimilarity, drop, eigen_cam, occlusion
@@ -47,6 +49,7 @@ def explain_model(
     rows: Int[np.ndarray, "rows"],
     direction: Mapping[str, Float[np.ndarray, "*rows dim"]] | None = None,
     *,
+    fill: Mapping[str, Fill] | None = None,
     modalities: Collection[str] | None = None,
     methods: Collection[Method] = METHODS,
     column: str | None = None,
@@ -62,6 +65,7 @@ def explain_model(
         direction: by modality, in the embedding: occlusion gives the fall of `embedding · direction`. One vector for all rows,
             or one per row (say, +w for rows of one class and -w for the other, so that it is the fall of the right answer).
             None: one minus the cosine of the embeddings with and without the part.
+        fill: by modality, volumes that take the place of a region, see `explain_fill`; 0 without.
         modalities: which; by default all that model and cohort have.
         methods: eigencam, occlusion or both.
         column: None for the encoder's own embedding, or `joint` for the fused one (one modality altered, the others as they
@@ -86,7 +90,9 @@ def explain_model(
     for modality in chosen:
         work = _Work(model, inputs, modality, column or modality, tuple(methods), config or ExplainConfig())
         with progress(f"explain {modality}", len(rows), "row", show=show) as bar:
-            found[modality] = work.run(np.asarray(rows), (direction or {}).get(modality), bar.advance)
+            found[modality] = work.run(
+                np.asarray(rows), (direction or {}).get(modality), (fill or {}).get(modality), bar.advance
+            )
     return found
 
 
@@ -101,7 +107,9 @@ class _Work:
     methods: tuple[Method, ...]
     config: ExplainConfig
 
-    def run(self, rows: np.ndarray, direction: np.ndarray | None, advance: Callable[[int], None]) -> Explanation:
+    def run(
+        self, rows: np.ndarray, direction: np.ndarray | None, fill: Fill | None, advance: Callable[[int], None]
+    ) -> Explanation:
         found = Explanation(self.modality, rows)
         place = {row: i for i, row in enumerate(rows.tolist())}
         if direction is not None:
@@ -117,7 +125,8 @@ class _Work:
             if "eigencam" in self.methods:
                 self._cam(found, encode, kept, target)
             if "occlusion" in self.methods:
-                self._occlude(found, encode, kept, target, None if direction is None else direction[target])
+                own = None if fill is None else self._own(fill, encode.x, kept, target)
+                self._occlude(found, encode, kept, target, None if direction is None else direction[target], own)
             advance(len(kept))
         return found
 
@@ -132,24 +141,30 @@ class _Work:
             found.cams[at] = values[i][inside]
 
     def _occlude(
-        self, found: Explanation, encode: Encode, kept: np.ndarray, target: np.ndarray, direction: np.ndarray | None
+        self,
+        found: Explanation,
+        encode: Encode,
+        kept: np.ndarray,
+        target: np.ndarray,
+        direction: np.ndarray | None,
+        fill: Tensor | None,
     ) -> None:
         device = self.inputs.device
         own = torch.from_numpy(kept).to(device)
         compare = dissimilarity if direction is None else drop(torch.from_numpy(direction).to(device))
-        for kind, parts in self._parts(found, encode).items():
+        for kind, parts in self._parts(found, encode, fill).items():
             if kind not in found.changes:
                 found.parts[kind] = parts.table
                 found.changes[kind] = np.full((len(found.rows), len(parts.table)), np.nan, dtype=np.float32)
             changes = occlusion(lambda x: encode(x)[own], encode.x, parts.alters, compare).float().cpu().numpy()
             found.changes[kind][target] = np.where(parts.there[kept], changes, np.nan)
 
-    def _parts(self, found: Explanation, encode: Encode) -> dict[str, Parts]:
+    def _parts(self, found: Explanation, encode: Encode, fill: Tensor | None) -> dict[str, Parts]:
         x = encode.x
         if found.grid is not None:
             if found.parcels is None:
                 found.parcels = make_parcels(self.config.atlas, found.grid)
-            return region_parts(found.parcels, x)
+            return region_parts(found.parcels, x, fill)
         if x.ndim == 2:
             rates = self.inputs.cohort.index["tr"].to_numpy(np.float64)[found.rows]
             if not (np.isfinite(rates) & (rates > 0)).any():
@@ -159,6 +174,12 @@ class _Work:
                 )
             return band_parts(band_edges(rates.tolist(), self.config.bands), encode.arguments)
         return picture_parts(self.config, x, encode.arguments["valid"])
+
+    def _own(self, fill: Fill, x: Tensor, kept: np.ndarray, target: np.ndarray) -> Tensor:
+        """The volume of each row of the batch; 0 for those that are company only."""
+        own = torch.zeros_like(x)
+        own[torch.from_numpy(kept)] = torch.from_numpy(fill.volumes[fill.which[target]])[:, None].to(x)
+        return own
 
     def _grid(self, encode: Encode) -> Grid | None:
         """Of volumes, with the voxels that are valid in all of them; None for other inputs."""

@@ -3,7 +3,7 @@
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -24,6 +24,7 @@ class ExplainConfig:
     """How to explain."""
 
     atlas: str = "seitzman"  # see `data.parcels.make_parcels`
+    fill: Literal["mean", "zero"] = "mean"  # in the place of a region of a map; see `explain_fill`
     bands: tuple[float, ...] = EDGES  # Hz, edges; the Nyquist frequency ends the last
     patch: int = 8  # pixels, side of the squares of clips
     phases: int = 8  # equal parts of a clip
@@ -40,10 +41,10 @@ class Parts:
     there: Bool[np.ndarray, "batch parts"]
 
 
-def region_parts(parcels: Parcels, x: Tensor) -> dict[str, Parts]:
-    """The regions of an atlas on the grid of the volumes."""
+def region_parts(parcels: Parcels, x: Tensor, fill: Tensor | None = None) -> dict[str, Parts]:
+    """The regions of an atlas on the grid of the volumes; `fill` [N or 1, 1, x, y, z] takes their place, 0 without."""
     labels = torch.from_numpy(parcels.labels).to(x.device)
-    return {REGION: _everywhere(parcels.table, list(regions(labels, parcels.table["code"])), x)}
+    return {REGION: _everywhere(parcels.table, list(regions(labels, parcels.table["code"], fill)), x)}
 
 
 def band_parts(edges: Sequence[float], arguments: dict[str, Any]) -> dict[str, Parts]:

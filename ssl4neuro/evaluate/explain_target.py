@@ -14,7 +14,7 @@ from jaxtyping import Float, Int
 from ssl4neuro.data.cohort import Cohort
 from ssl4neuro.errors import UserError
 from ssl4neuro.evaluate.crossval import Settings, make_folds
-from ssl4neuro.evaluate.folds import Fold
+from ssl4neuro.evaluate.folds import Fold, subject_folds
 from ssl4neuro.evaluate.linear import LinearProbe
 from ssl4neuro.evaluate.metrics import METRICS, Held
 from ssl4neuro.evaluate.problem import Problem, pose
@@ -28,7 +28,7 @@ class Question:
     """What is explained, of which rows. Rows, labels and groups are in one order."""
 
     target: str | None
-    rows: Int[np.ndarray, "rows"]  # of the cohort, labelled ones of all subjects; only `tested` are explained
+    rows: Int[np.ndarray, "rows"]  # of the cohort, of all subjects; only `tested` ones are explained
     tested: np.ndarray  # bool, rows of unseen subjects
     subjects: np.ndarray  # names
     groups: np.ndarray  # network, or `all`
@@ -66,21 +66,23 @@ def ask(
     names = index["subject"].to_numpy(dtype=str)
     network = index["network"].to_numpy(dtype=str) if "network" in index else np.full(len(index), "")
     chosen = _chosen(cohort, names, network, seen, networks, subjects)
-    if target is None:
-        rows = np.flatnonzero(chosen)
-        groups = np.where(network[rows] == "", EVERY, network[rows])
-        return Question(None, rows, np.ones(len(rows), bool), names[rows], groups, np.full(len(rows), EVERY), None)
-    table = index[[c for c in index if c in (*cohort.row_columns, *cohort.places)]].assign(seen=np.isin(names, list(seen)))
     own = np.isin(network, networks) if networks else np.ones(len(index), bool)
     rows = np.flatnonzero(own)
+    if target is None:
+        groups = np.where(network[rows] == "", EVERY, network[rows])
+        codes = np.unique(names[rows], return_inverse=True)[1]
+        made = subject_folds(codes, ~np.isin(names[rows], list(seen)), folds, seed)
+        return Question(None, rows, chosen[rows], names[rows], groups, np.full(len(rows), EVERY), None, tuple(made))
+    table = index[[c for c in index if c in (*cohort.row_columns, *cohort.places)]].assign(seen=np.isin(names, list(seen)))
     values = pd.Series(cohort.labels(target), dtype=object)[rows].reset_index(drop=True).infer_objects()
     problem = pose(table.iloc[rows].reset_index(drop=True), values, target, "sample")
     (made,) = make_folds(problem, Settings(folds=folds, seed=seed))
     rows = rows[problem.kept]
     together = target == "network" or not (network[rows] != "").any()
     groups = np.full(len(rows), EVERY) if together else np.where(network[rows] == "", "unnamed", network[rows])
-    codes = problem.y.astype(int)
-    classes = np.array([problem.classes[c] for c in codes]) if problem.classes else np.full(len(rows), EVERY)
+    classes = (
+        np.array([problem.classes[code] for code in problem.y.astype(int)]) if problem.classes else np.full(len(rows), EVERY)
+    )
     tested = problem.wall.testable & chosen[rows]
     return Question(target, rows, tested, names[rows], groups, classes, problem, tuple(made), problem.notes)
 

@@ -31,8 +31,8 @@ METHOD = {
         " It shows what dominates the features, not what an answer rests on."
     ),
     "occlusion": (
-        "Occlusion: each part of the standardised input set to 0, its mean (Zeiler & Fergus, 2014). {score} Values are means"
-        " over unseen subjects, classes counting alike, with 95 % intervals by bootstrap of subjects, each part by itself;"
+        "Occlusion (Zeiler & Fergus, 2014): {fill} {score} Values are means over unseen subjects,"
+        " classes counting alike, with 95 % intervals by bootstrap of subjects, each part by itself;"
         " p_corrected is the sign-flip test's over all parts of a network, where subjects have every class."
     ),
     "sanity": (
@@ -101,7 +101,13 @@ def _record(result: Result, maps: list[dict[str, str]], figures: list[dict[str, 
         else "The change is one minus the cosine of the embeddings with and without the part."
     )
     refit = " and the probes fitted anew" if signed else ""
-    texts = [METHOD[m].format(score=score) for m in result.methods]
+    fill = "each part of the standardised input set to 0, its mean."
+    if REGION in {kind for e in result.found.values() for kind in e.changes} and result.config.fill == "mean":
+        fill = (
+            "each region of a map replaced by the mean map of the network over training subjects, every other part of the"
+            " standardised input set to 0, its mean."
+        )
+    texts = [METHOD[m].format(score=score, fill=fill) for m in result.methods]
     if "sanity" in result.tables:
         texts.append(METHOD["sanity"].format(refit=refit))
     atlas = [e.parcels.source for e in result.found.values() if e.parcels is not None]

@@ -1,9 +1,9 @@
 """Occlusion: how much a score changes when one part of the input is taken away (Zeiler & Fergus, ECCV 2014).
 
 Parts are atlas regions of a volume, patches of a picture, phases of a cycle, or frequency bands of a course. What is taken
-away becomes 0, which after standardisation is the mean (of the brain, the clip, the course): no input that an encoder has
-not met, but a change of the input's distribution nevertheless. Effects of parts do not add up, and two parts
-that carry the same information hide each other.
+away becomes 0, which after standardisation is the mean (of the brain, the clip, the course), or what is given in its place.
+Either is a change of the input's distribution. Effects of parts do not add up, and two parts that carry the same
+information hide each other.
 """
 
 from collections.abc import Callable, Iterable, Iterator
@@ -38,9 +38,11 @@ def drop(direction: Float[Tensor, "#batch dim"]) -> Compare:
     return compare
 
 
-def regions(labels: Int[Tensor, "*space"], codes: Iterable[int]) -> Iterator[Alter]:
-    """The input [N, channels, *space] without the positions of one label."""
-    return (_zero(labels == code) for code in codes)
+def regions(
+    labels: Int[Tensor, "*space"], codes: Iterable[int], fill: Float[Tensor, "#batch 1 *space"] | None = None
+) -> Iterator[Alter]:
+    """The input [N, channels, *space] with `fill`, or 0, at the positions of one label."""
+    return (_filled(labels == code, fill) for code in codes)
 
 
 def patches(height: int, width: int, side: int) -> list[tuple[int, int, int, int]]:
@@ -71,5 +73,5 @@ def without_phase(first: float, end: float, valid: Bool[Tensor, "batch time"]) -
     return lambda x: torch.where(hidden[:, None, :, None, None], 0.0, x)
 
 
-def _zero(where: Bool[Tensor, "*space"]) -> Alter:
-    return lambda x: x.masked_fill(where, 0)
+def _filled(where: Bool[Tensor, "*space"], fill: Tensor | None) -> Alter:
+    return lambda x: torch.where(where, 0.0 if fill is None else fill, x)

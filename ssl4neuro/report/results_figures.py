@@ -92,10 +92,8 @@ def calibration_figure(results: Results) -> tuple[list[Figure], str]:
         scores = np.mean([brier(probability[p], hit[p]) for p in parts])
         guess = np.mean([brier(np.full(p.sum(), hit[p].mean()), hit[p]) for p in parts])
         error = np.mean([expected_calibration_error(probability[p], hit[p]) for p in parts])
-        told.append(
-            f"{name}: Brier score {number(float(scores))} (always the base rate: {number(float(guess))}),"
-            f" expected calibration error {number(float(error))}"
-        )
+        beside = f" (always the base rate: {number(float(guess))})" if len(classes) == 2 else ""
+        told.append(f"{name}: Brier score {number(float(scores))}{beside}, expected calibration error {number(float(error))}")
     if not series:
         return [], "Calibration is not shown: the results hold no predicted probabilities."
     numbers = "; ".join(told) + "."

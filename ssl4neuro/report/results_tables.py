@@ -66,7 +66,8 @@ def settings_table(results: Results) -> Table:
     record = results.record
     rows: list[tuple[str, Any]] = [("task", record.get("task")), ("unit of analysis", record.get("unit"))]
     for key, value in results.settings.items():
-        pairs = value.items() if isinstance(value, Mapping) else [(key, value)]
+        pairs = list(value.items()) if isinstance(value, Mapping) else [(key, value)]
+        pairs = [(name, v) for name, v in pairs if name != "unseen_sites" or results.confounds.get("harmonise")]
         rows += [(name.replace("_", " "), v if isinstance(v, str) else json.dumps(v)) for name, v in pairs]
     if record.get("permutation"):
         rows.append(("labels permuted", record["permutation"]))

@@ -15,7 +15,7 @@ def answers(results: Results) -> list[tuple[str, str]]:
     """Question, answer, what stands beside it, who was in it, how to read it."""
     found = [
         ("Asked", question(results)),
-        ("Answer", against_chance(_row(results.own), margin(results))[1]),
+        ("Answer", f"{against_chance(_row(results.own), margin(results))[1]}{_but(results)}"),
         ("In numbers", _numbers(results)),
         ("Best baseline", _baseline(results)),
         ("Nuisance variables alone", _nuisance(results)),
@@ -36,7 +36,8 @@ def question(results: Results) -> str:
     elif classes:
         what += f" ({len(classes)} classes)"
     model = "baselines alone" if results.own.get("baseline") else f"the embedding '{results.own['name']}'"
-    unseen = "the probe has not" if not knows_seen(results) else "neither encoder nor probe has"
+    blind = knows_seen(results) and not results.record.get("stamp")
+    unseen = "neither encoder nor probe has" if blind else "the probe has not"
     return f"Can {what} be predicted from {model} of a {unit}, for people whom {unseen} seen?"
 
 
@@ -79,9 +80,10 @@ def margin(results: Results) -> float | None:
 def notices(results: Results) -> list[Notice]:
     """Warnings first: overlap, flagged checks, nuisances that do as well, missing baselines; then notes."""
     stamp = results.record.get("stamp")
-    found = [Notice("warning", str(stamp))] if stamp else []
     checks = check_notices(results.record.get("checks") or ())
-    found += [n for n in checks if n.level == "warning"]
+    found = [n for n in checks if n.level == "warning"]
+    if stamp and not any(str(stamp) in n.text for n in found):
+        found.insert(0, Notice("warning", str(stamp)))
     if not results.baselines:
         found.append(Notice("warning", "No baseline stands beside these numbers; run the probe with its baselines."))
     if not any("nuisance" in str(c.get("name")).lower() for c in results.record.get("checks") or ()):
@@ -92,6 +94,18 @@ def notices(results: Results) -> list[Notice]:
     gone = [str(name) for name in results.record.get("tables") or () if not (results.path / f"{name}.tsv").is_file()]
     missing = [f"{name}.tsv is missing from the folder, so its table and figure are left out." for name in gone]
     return found + [Notice("note", note) for note in dict.fromkeys([*results.notes, *missing])]
+
+
+def _but(results: Results) -> str:
+    """What has to be read before the answer is believed."""
+    flagged = [c for c in results.record.get("checks") or () if c.get("status") == "flagged"]
+    reasons = (
+        [f"{plural(len(flagged), 'check')} of the leak audit {'is' if len(flagged) == 1 else 'are'} flagged"] if flagged else []
+    )
+    stamp = results.record.get("stamp")
+    if stamp and not any(str(stamp) in str(c.get("detail")) for c in flagged):
+        reasons.append("subjects seen in pretraining were tested")
+    return f" But {listed(reasons)}: read the warnings above first." if reasons else ""
 
 
 def _numbers(results: Results) -> str:
@@ -119,6 +133,8 @@ def _nuisance(results: Results) -> str:
     """Named, with its number and what it means."""
     row = results.nuisance
     if row is None:
+        if results.own["unit"] == "sample":
+            return f"Not run: {USUAL} belong to a whole scan or subject and cannot tell its samples apart."
         return f"Not run: {USUAL} were not known, so they cannot be excluded as the reason."
     columns = results.confounds.get("nuisance")
     named = f"{listed([str(c) for c in columns])} " if columns else f"{USUAL}, as far as known, "

@@ -53,7 +53,7 @@ def subject_band(repeats: Sequence[Scored], *, draws: int = DRAWS, seed: int = 0
     drawn = []
     for r in repeats:
         codes = np.unique(r.subject, return_inverse=True)[1].ravel()
-        mixed = any(len(set(r.positive[codes == code])) > 1 for code in np.unique(codes))
+        mixed = len(np.unique(2 * codes + r.positive)) > codes.max() + 1  # a subject with both classes
         strata = None if mixed else r.positive.astype(np.int64)
         drawn.append(np.concatenate([sensitivities(r, w) for w in bootstrap_weights(codes, strata, draws, seed)]))
     low, high = np.nanquantile(np.mean(drawn, axis=0), [0.025, 0.975], axis=0)

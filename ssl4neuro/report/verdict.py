@@ -63,7 +63,9 @@ def _open(row: Mapping[str, Any]) -> str:
     chance, low, high = (row.get(key) for key in ("chance", "ci_low", "ci_high"))
     if low is None or high is None:
         return ""
-    if chance is not None and not low <= chance <= high:
+    if chance is not None and high < chance:  # what has a chance level is better when higher
+        return f" The interval ({interval(row)}) lies below chance: it does worse than guessing."
+    if chance is not None and low > chance:
         return f" The interval ({interval(row)}) excludes chance; where subjects are few, rather trust the permutation test."
     return f" That is no evidence that it cannot: values from {interval(row)} agree with the data."
 

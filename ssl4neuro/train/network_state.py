@@ -199,6 +199,7 @@ def _pool(config: NetworkStateConfig, cohort: IcaCohort, folds: Sequence[OuterFo
         "grid_mm": None if affine is None else round(float(np.linalg.norm(affine[:3, 0])), 3), "seed": config.seed,
         "encoder": ", ".join(f"{name}: {m.encoder.name}" for name, m in config.modalities.items()),
         "parameters": count_parameters(first), "cells": config.cells,
+        "lesion_masks": cohort.info["settings"]["prepared"].get("lesions") == "masked",
         "checks": [_check(folds)],
         "notes": ["Encoders are trained on a fixed schedule; no subject steers it."],
     }  # fmt: skip

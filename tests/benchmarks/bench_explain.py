@@ -1,6 +1,7 @@
 """Does occlusion find the planted region? The quick start's cohort, whose truth is known, from raw files to region values.
 
     python tests/benchmarks/bench_explain.py --effect 3 --networks motor vision temporal
+    python tests/benchmarks/bench_explain.py --effect 3 --fill zero      # a hole instead of the mean map
     python tests/benchmarks/bench_explain.py --effect 0          # nothing is planted in the data: the AUC is that of brightness
 
 Planted are the regions whose mean effect (post minus pre, `ground_truth/effect_<network>.nii.gz`) is above a quarter of the
@@ -53,6 +54,7 @@ def main() -> None:
     parser.add_argument("--subjects", type=int, default=40)
     parser.add_argument("--seed", type=int, default=4)
     parser.add_argument("--atlas", default="seitzman")
+    parser.add_argument("--fill", choices=("mean", "zero"), default="mean")
     parser.add_argument("--networks", nargs="+", default=["motor", "vision", "language", "frontal", "temporal"])
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
@@ -62,7 +64,7 @@ def main() -> None:
         started = time.monotonic()
         result = explain(
             out / "run", out / "cohort", out / "explain", target="state", method="occlusion", modality=("map",), which="last",
-            network=options.networks, config=ExplainConfig(atlas=options.atlas), randomisations=0,
+            network=options.networks, config=ExplainConfig(atlas=options.atlas, fill=options.fill), randomisations=0,
         )  # fmt: skip
         passes = len(result.rows.subjects) * len(result.found["map"].parts["region"])
         print(f"{passes} passes in {time.monotonic() - started:.0f} s, figures included")

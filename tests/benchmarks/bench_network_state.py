@@ -20,7 +20,7 @@ from sklearn.linear_model import LogisticRegression
 from ssl4neuro.data.cohort import Cohort
 from ssl4neuro.evaluate.folds import subject_folds
 from ssl4neuro.evaluate.metrics import weighted_auc
-from ssl4neuro.evaluate.network_state import InnerSplit, Study, StageTwo, render_study, score_fold, study_items
+from ssl4neuro.evaluate.network_state import InnerSplit, StageTwo, Study, render_study, score_fold, study_items
 from ssl4neuro.evaluate.network_state.items import WHOLE
 from ssl4neuro.evaluate.network_state.results import evaluate_study
 from ssl4neuro.heads.network_state import HeadConfig

@@ -23,6 +23,7 @@ from ssl4neuro.data.prepare_clips import prepare_clips
 from ssl4neuro.errors import UserError
 from ssl4neuro.evaluate import explain_write
 from ssl4neuro.evaluate.explain import explain
+from ssl4neuro.evaluate.explain_fill import mean_maps
 from ssl4neuro.evaluate.explain_inputs import Inputs, embed_rows
 from ssl4neuro.evaluate.explain_model import Explanation, explain_model
 from ssl4neuro.evaluate.explain_parts import ExplainConfig
@@ -148,6 +149,31 @@ def test_a_planted_band_is_found_whatever_the_batch(cohort: Cohort) -> None:
     assert mean.max() > 20 * np.delete(mean, mean.argmax()).max()
 
 
+def test_regions_are_filled_with_the_mean_of_the_training_subjects(cohort: Cohort, atlas: Path) -> None:
+    model = model_of(MODEL)
+    labels = np.asarray(nib.load(atlas).dataobj)
+    cube = torch.from_numpy(labels == 6)
+    model.encoders["map"] = Looks(cube)
+    question, inputs = ask(cohort, {"sub-01", "sub-02"}, folds=3), Inputs(cohort, ("map",))
+    fill = mean_maps(inputs, question, "map", size=7)
+    maps = np.zeros((len(cohort), *cohort.mask.shape))
+    maps[:, cohort.mask] = cohort.fetch(np.arange(len(cohort)), ("map",))["map"].astype(float)
+    where = np.flatnonzero(question.tested)
+    for k in (0, 11, 30):
+        fold = next(f for f in question.folds if where[k] in f.test)
+        assert not set(question.subjects[fold.train]) & {question.subjects[where[k]]}
+        same = fold.train[question.groups[fold.train] == question.groups[where[k]]]
+        assert np.allclose(fill.volumes[fill.which[k]], maps[question.rows[same]].mean(0), atol=1e-4)
+    rows = question.rows[where][[0, 11, 30]]
+    found = explain_model(
+        model, inputs, rows, {"map": np.array([1.0, 0.0])}, fill={"map": fill.take(np.array([0, 11, 30]))},
+        methods=("occlusion",), config=ExplainConfig(atlas=str(atlas), batch=2), show=False,
+    )["map"].changes["region"]  # fmt: skip
+    inside = (maps[rows][:, labels == 6] ** 2).sum(1) - (fill.volumes[fill.which[[0, 11, 30]]][:, labels == 6] ** 2).sum(1)
+    assert np.allclose(found[:, 5], inside, rtol=1e-3, atol=1e-2)
+    assert np.abs(np.delete(found, 5, axis=1)).max() < 1e-3
+
+
 def test_one_direction_per_row_and_whole_sessions_for_encoders_that_see_them(cohort: Cohort) -> None:
     mapping = {
         **MODEL,
@@ -228,7 +254,7 @@ def test_who_is_not_explained(cohort: Cohort) -> None:
         ask(cohort, set(), networks=("motor",))
     question = ask(cohort, {"sub-03"}, networks=("net-1",))
     assert set(question.groups) == {"net-1"}
-    assert "sub-03" not in question.subjects
+    assert "sub-03" not in question.subjects[question.tested]
 
 
 def rows_of_pairs(subjects: int, per_class: int = 2) -> Rows:

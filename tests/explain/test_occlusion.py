@@ -42,6 +42,8 @@ def test_only_the_region_that_the_score_depends_on_changes_it() -> None:
     expected = torch.zeros(5, 8)
     expected[:, 5] = x[:, 0][:, labels == 6].sum(1)
     assert torch.allclose(changes, expected, atol=1e-4)
+    half = occlusion(encode, x, regions(labels, range(1, 9), x / 2), drop(torch.tensor([[1.0, 0.0]])))
+    assert torch.allclose(half, expected / 2, atol=1e-4)
 
 
 def test_occlusion_equals_a_loop_over_samples_and_parts() -> None:

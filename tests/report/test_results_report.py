@@ -152,6 +152,16 @@ def test_flagged_checks_come_first(results, tmp_path):
     page = Page(write_report(copy))
     assert "Attention: Site or scanner: all patients at B" in page.text
     assert page.text.index("all patients at B") < page.text.index("Asked")
+    assert "But 1 check of the leak audit is flagged: read the warnings above first." in page.text
+
+
+def test_an_overlap_is_said_once_on_top(results, tmp_path):
+    stamp = "overlap: 3 of 9 test subjects were seen in pretraining"
+    check = {"name": "encoder trained on test subjects", "status": "flagged", "detail": stamp}
+    page = Page(write_report(_with(results, tmp_path, stamp=stamp, checks=[check])))
+    assert page.text.count("Attention: ") == 1
+    assert f"Attention: Encoder trained on test subjects: {stamp}" in page.text
+    assert "neither encoder nor probe" not in page.text
 
 
 def test_nuisances_as_good_as_the_embedding_are_pointed_out(results, tmp_path):

@@ -16,6 +16,7 @@ ROW = {"value": 0.6, "ci_low": 0.45, "ci_high": 0.75, "p": 0.2, "p_corrected": N
         ({"p": 0.003, "p_corrected": 0.2}, "no evidence", "No evidence that it can (p = 0.200, corrected for"),
         ({}, "no evidence", "That is no evidence that it cannot: values from 0.450 to 0.750 agree with the data."),
         ({"ci_low": 0.55}, "no evidence", "excludes chance; where subjects are few, rather trust the permutation test"),
+        ({"ci_high": 0.48, "p": 0.9}, "no evidence", "lies below chance: it does worse than guessing."),
         ({"p_equivalence": 0.01}, "equivalent", "evidence that it hardly can: the value lies within ± 0.10 of chance"),
         ({"p": 0.01, "p_equivalence": 0.01}, "evidence", "but hardly: the value lies within ± 0.10 of chance (p = 0.010)."),
         ({"p": None}, "untested", "No permutation test was made; the interval includes chance (0.500)."),

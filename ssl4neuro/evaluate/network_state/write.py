@@ -26,8 +26,8 @@ METHOD = (
     " epochs and Platt's parameters on inner folds of these. Metrics are of calibrated probabilities pooled over the folds"
     " (positive: the later state), means over the repeats; components of a cell are averaged as logits. Interval: 95 %,"
     " bootstrap of subjects with the models fixed; pair ordering: Clopper and Pearson. p: one-sided, of the AUC, scans"
-    " exchanged within subjects with the models fixed, the null's spread widened by sqrt(2) because subjects of different folds train each"
-    " other's models; Holm over the networks. Nuisance-only: refitted under exchanged states."
+    " exchanged within subjects with the models fixed, the null's spread widened by sqrt(2) because subjects of different"
+    " folds train each other's models; Holm over the networks. Nuisance-only: refitted under exchanged states."
 )
 
 
