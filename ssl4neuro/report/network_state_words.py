@@ -156,8 +156,8 @@ def methods(folder: StudyFolder) -> str:
 
 def _training(study: Any) -> str:
     parts = [f"{study['epochs']} epochs"] if study.get("epochs") else []
-    parts += [f"a {study['grid_mm']:g} mm grid"] if isinstance(study.get("grid_mm"), int | float) else []
-    return f" for {parts[0]}{' on ' + parts[1] if len(parts) > 1 else ''}" if study.get("epochs") else ""
+    parts += [f"{study['grid_mm']:g} mm voxels"] if isinstance(study.get("grid_mm"), int | float) else []
+    return f" for {parts[0]}{' with ' + parts[1] if len(parts) > 1 else ''}" if study.get("epochs") else ""
 
 
 def _short(row: Row) -> str:
