@@ -1,7 +1,8 @@
 """What stands in the place of a region that is taken away: the mean map of other people, so that only what is one's own goes.
 
 A 0 in the middle of a network is a map that no encoder has met: all that is normalised shifts, and what remains counts
-for more. On simulated maps with a planted region (`tests/benchmarks/bench_explain.py`) the mean finds it and 0 does not.
+for more: planted regions of simulated maps then came out with the wrong sign in two of three networks, and with the mean
+in none of them (`tests/benchmarks/bench_explain.py`).
 """
 
 from typing import NamedTuple

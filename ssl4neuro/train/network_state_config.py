@@ -31,11 +31,13 @@ class Preset:
     Attributes:
         sampling: `classes` (P×K of network and state) or `subjects` (both scans of each).
         whole: the objectives shape the embedding itself, not a projection of it.
+        dropout: of modalities in the fusion, in the place of the recipe's.
     """
 
     objectives: Callable[["NetworkStateConfig"], Objectives]
     sampling: Literal["classes", "subjects"]
     whole: bool = False
+    dropout: float | None = None
 
 
 def _cross(config: "NetworkStateConfig", weight: float) -> Objectives:
@@ -50,6 +52,17 @@ def _paper(config: "NetworkStateConfig") -> Objectives:
     """O1 on network and state with its coarser level, and half of O3."""
     options = {"on": config.embedded, "labels": [NETWORK, config.state], "coarse": [NETWORK], "temperature": SIMILAR}
     return {"states": Component("supcon", options), **_cross(config, 0.5)}
+
+
+def _each_modality(config: "NetworkStateConfig") -> Objectives:
+    """O1, softer, on the joint embedding and on each modality (a course does not say its network), and a tenth of O3."""
+
+    def states(on: str) -> Component:
+        labels = [config.state] if on == "course" else [NETWORK, config.state]
+        return Component("supcon", {"on": on, "labels": labels, "temperature": 0.5})
+
+    parts = dict.fromkeys([config.embedded, *config.modalities])
+    return {**{f"{name}_states": states(name) for name in parts}, **_cross(config, 0.1)}
 
 
 def _author_repo(config: "NetworkStateConfig") -> Objectives:
@@ -72,6 +85,7 @@ def _label_free(config: "NetworkStateConfig") -> Objectives:
 
 PRESETS: dict[str, Preset] = {
     "paper": Preset(_paper, "classes"),
+    "each_modality": Preset(_each_modality, "subjects", dropout=0.0),
     "author_repo": Preset(_author_repo, "subjects"),
     "change_aware": Preset(_change_aware, "subjects", whole=True),
     "label_free": Preset(_label_free, "subjects"),
@@ -84,7 +98,7 @@ class NetworkStateConfig:
 
     modalities: dict[str, ModalityConfig]
     task: Literal["network_state"] = "network_state"
-    preset: Literal["paper", "author_repo", "change_aware", "label_free"] = "paper"
+    preset: Literal["paper", "each_modality", "author_repo", "change_aware", "label_free"] = "paper"
     objectives: dict[str, Component] = field(default_factory=dict)  # instead of the preset's
     data: str = ""  # prepared cohort
     out: str = ""  # run folder to create
@@ -144,12 +158,15 @@ class NetworkStateConfig:
             modalities = {name: replace(m, projector=Component("identity")) for name, m in modalities.items()}
         if self.preset == "label_free" and not self.objectives:
             modalities = {name: replace(m, views=max(2, m.views)) for name, m in modalities.items()}
+        fusion = self.fusion
+        if preset.dropout is not None and not self.objectives:
+            fusion = replace(fusion, modality_dropout=preset.dropout)
         return PretrainConfig(
             modalities=modalities,
             objectives=self.objectives or preset.objectives(self),
             data=self.data,
             out=out,
-            fusion=self.fusion,
+            fusion=fusion,
             sampling=self.sampling or self._sampling(preset.sampling),
             split=SplitConfig(holdout=0.0, validation=0.0),  # the study says who is held out
             optimiser=self.optimiser,
