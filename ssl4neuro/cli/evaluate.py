@@ -67,6 +67,8 @@ def probe(
     prefix: tuple[str, ...] = (),
     label_efficiency: bool = False,
     equivalence_margin: float = 0.1,
+    task: Literal["binary", "multiclass", "regression"] | None = None,
+    positive: str | None = None,
 ) -> int:
     """Predict a label from frozen embeddings on unseen subjects, beside simple baselines in the same folds.
 
@@ -83,7 +85,7 @@ def probe(
         preserve: columns whose effect harmonisation keeps, e.g. age,sex; never the target.
         unseen_sites: a test site without training rows is refused, or (pool) its rows are taken as they are.
         nuisance: columns of the nuisance-only model, e.g. age,sex,mean_fd; also regressed out of every embedding.
-        probe: linear, knn, or attention (which pools the clips of a subject itself), or package.module:Class.
+        probe: linear, ridge, svm, knn, mlp, or attention (which pools the clips of a subject itself), or package.module:Class.
         folds: folds over unseen subjects.
         repeats: repetitions with other folds.
         permutations: for the p-value.
@@ -97,6 +99,8 @@ def probe(
         prefix: also probe the first dimensions alone, e.g. 8,16,32.
         label_efficiency: also train on 1 % to 100 % of the training subjects.
         equivalence_margin: AUC and balanced accuracy this close to chance count as equivalent to it; 0 for no such test.
+        task: by default numbers with more than ten values are a regression target, everything else classes.
+        positive: value of the target that counts as positive.
     """
     from ssl4neuro.evaluate.probe import probe as run_probe
     from ssl4neuro.evaluate.probe_targets import probe_targets
@@ -110,7 +114,7 @@ def probe(
         "permutations": permutations, "seed": seed, "cohort": cohort, "baselines": baselines, "allow_overlap": allow_overlap,
         "participants": participants, "subject_column": subject_column, "features": names_of(features),
         "prefix": numbers_of(prefix, "prefix"), "label_efficiency": label_efficiency,
-        "equivalence_margin": equivalence_margin, "show": True,
+        "equivalence_margin": equivalence_margin, "task": task, "positive": positive, "show": True,
     }  # fmt: skip
     targets = names_of((target,))
     if len(targets) > 1:

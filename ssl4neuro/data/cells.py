@@ -46,7 +46,9 @@ def write_cells(out: Path, cohort: IcaCohort, rows: Int[np.ndarray, "rows"], *, 
     if (out / "cohort.json").is_file():
         found = Cohort.open(out)
         if not isinstance(found, IcaCohort) or found.info["settings"] != made:
-            raise UserError(f"{out}: holds the rows of another cohort than {cohort.path} is now; use another --out")
+            raise UserError(
+                f"{out}: holds the rows of another cohort than {cohort.path} is now, or of another version; use another --out"
+            )
         return found
     grid = None if cohort.mask is None or cohort.affine is None else crop(Grid(cohort.affine, cohort.mask))
     described = {m: {k: v for k, v in told.items() if k not in FROM_ROWS} for m, told in cohort.info["contract"].items()}

@@ -5,6 +5,8 @@ from 0 or 1 (`emb_0 ... emb_255`, `feature_1 ...`, plain `0 ... 255`). A 3-D arr
 """
 
 import re
+import zipfile
+import zlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -87,7 +89,7 @@ def _read_text(path: Path, separator: str, text: Sequence[str]) -> pd.DataFrame:
         header = pd.read_csv(path, sep=separator, nrows=0, encoding="utf-8-sig").columns
         as_text = {c: str for c in header if str(c).strip() in text}
         rows = pd.read_csv(path, sep=separator, dtype=as_text, encoding="utf-8-sig", index_col=False, low_memory=False)
-    except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
+    except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError, OSError, EOFError, zlib.error) as error:
         raise UserError(
             f"{path}: not a readable table ({str(error).splitlines()[0]}); save it as tab-separated text"
         ) from error
@@ -109,7 +111,10 @@ def _read_parquet(path: Path) -> tuple[pd.DataFrame, dict[str, np.ndarray]]:
         nested = pa.types.is_list(field.type) or pa.types.is_large_list(field.type) or pa.types.is_fixed_size_list(field.type)
         if nested and _is_number(field.type.value_type):
             lists[field.name] = _stack(path, field.name, table[field.name])
-    rows = table.drop_columns(list(lists)).to_pandas()
+    nested = [
+        field.name for field in table.schema if pa.types.is_nested(field.type)
+    ]  # lists of words and the like are no labels
+    rows = table.drop_columns(nested).to_pandas()
     if not isinstance(rows.index, pd.RangeIndex):
         rows = rows.reset_index()
     rows.columns = [str(c) for c in rows.columns]
@@ -169,8 +174,15 @@ def _numbers(path: Path, rows: pd.DataFrame, columns: Sequence[str]) -> np.ndarr
 
 def _from_arrays(path: Path, features: Sequence[str]) -> FeatureFile:
     try:
-        with np.load(path, allow_pickle=False) as file:
+        with path.open("rb") as stream:
+            file = np.load(stream, allow_pickle=False)
+            if not isinstance(file, np.lib.npyio.NpzFile):
+                raise UserError(
+                    f"{path}: holds a single array; save it with the subjects, np.savez(path, embeddings=..., subject=...)"
+                )
             arrays = {name: file[name] for name in file.files}
+    except (zipfile.BadZipFile, zlib.error) as error:
+        raise UserError(f"{path}: not a readable npz file ({error}); write it again") from error
     except ValueError as error:
         raise UserError(
             f"{path}: holds Python objects, which could run code when read; save names as text (array.astype(str))"

@@ -65,8 +65,10 @@ class Combat:
         scale = np.sqrt(np.where(varies, variance, 1.0))
         z = (x - mean - regressors @ slopes) / scale
         shift, spread = np.zeros((len(names), x.shape[1])), np.ones((len(names), x.shape[1]))
-        if varies.any():
-            for i in range(len(names)):
+        for i in range(len(names)):
+            # a feature that is constant within every site is nothing but the site; one that never varies has no shift
+            shift[i, ~varies] = z[member[:, i]][:, ~varies].mean(axis=0)
+            if varies.any():
                 shift[i, varies], spread[i, varies] = _posterior(z[member[:, i]][:, varies], mean_only)
         return cls(tuple(names), design, mean, slopes, scale, shift, spread)
 

@@ -28,6 +28,8 @@ SAME_SETTINGS = {"folds": "folds", "repeats": "repeats", "seed": "seed of the fo
 class Model:
     """One model of a results folder."""
 
+    folder: Path
+    name: str
     label: str
     record: dict[str, Any]
     frame: pd.DataFrame  # its predictions
@@ -73,8 +75,12 @@ def compare_results(
         raise UserError(f"models: at most two can be compared, got {len(models)}")
     wanted = [models[0], models[-1]] if models else [None, None]
     a, b = (_read(Path(folder), name) for folder, name in zip((first, second), wanted, strict=True))
-    if a.label == b.label:
+    if (a.folder.resolve(), a.name) == (b.folder.resolve(), b.name):
         raise UserError(f"{first}: this compares '{a.label}' with itself; name two models with --models")
+    if permutations < 1:
+        raise UserError(f"permutations: must be at least 1, got {permutations}")
+    if a.label == b.label:  # runs/a/probe and runs/b/probe
+        a, b = (dataclasses.replace(m, label=f"{m.name} ({m.folder.parent.name}/{m.folder.name})") for m in (a, b))
     _same_questions(a, b, (str(first), str(second)))
     b = dataclasses.replace(b, frame=_paired(a, b, (str(first), str(second))))
     task: Task = a.record["task"]
@@ -104,7 +110,10 @@ def _read(folder: Path, name: str | None) -> Model:
         raise UserError(f"{folder}: holds several targets; compare one of them, e.g. {folder / inside[0]}")
     if not file.is_file() or not (folder / "predictions.tsv").is_file():
         raise UserError(f"{folder}: no results of 'probe' here (results.json, predictions.tsv); name the folder given to --out")
-    record = json.loads(file.read_text(encoding="utf-8"))
+    try:
+        record = json.loads(file.read_text(encoding="utf-8"))
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise UserError(f"{file}: not valid JSON ({error}); probe again") from error
     if record.get("format") != FORMAT:
         raise UserError(f"{file}: not a results file of 'probe' but '{record.get('format')}'")
     table = pd.read_csv(folder / "predictions.tsv", sep="\t", dtype=str, keep_default_na=False)
@@ -115,7 +124,7 @@ def _read(folder: Path, name: str | None) -> Model:
     if name not in names:
         raise UserError(f"{folder}: no model '{name}'{suggest(name, names)}")
     frame = table[table["model"] == name]
-    return Model(f"{name} ({folder.name})", record, _sorted(frame))
+    return Model(folder, name, f"{name} ({folder.name})", record, _sorted(frame))
 
 
 def _sorted(frame: pd.DataFrame) -> pd.DataFrame:

@@ -129,6 +129,7 @@ class NuisanceFeatures:
         return np.stack(left, axis=1), np.stack(right, axis=1)
 
 
+CODES = ("site", "scanner", "centre", "center", "batch", "sex", "gender")  # names, also where they are written as numbers
 NUISANCE_COLUMNS = ("mean_fd", "tsnr", "n_volumes", "age", "sex", "site")
 
 
@@ -145,6 +146,6 @@ def nuisance_table(
 def with_scan_means(table: pd.DataFrame, scans: pd.DataFrame, columns: Sequence[str], target: str) -> pd.DataFrame:
     """A table of subjects with the mean over their scans of those `columns` that are numbers of a scan (motion, quality)."""
     own = [c for c in dict.fromkeys(columns) if c != target and c in scans and c not in table]
-    own = [c for c in own if pd.api.types.is_numeric_dtype(scans[c])]
+    own = [c for c in own if pd.api.types.is_numeric_dtype(scans[c]) and c not in CODES]  # no site lies between two others
     means = scans.groupby("subject", sort=False)[own].mean()
     return table.assign(**{c: table["subject"].map(means[c]) for c in own})

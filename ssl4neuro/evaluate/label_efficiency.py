@@ -1,8 +1,9 @@
 """How many labelled subjects does an embedding need? The probe trained on 1 % to 100 % of the training subjects.
 
 In every fold of the first repeat the training subjects are put into a random order, several times; a fraction takes the first
-of them, so smaller sets lie inside larger ones, and all embeddings and baselines see the same sets. The test folds are those
-of the main result at every fraction. Everything fitted (scaling, penalty, PCA, harmonisation) is fitted anew on the smaller set.
+of them, so smaller sets lie inside larger ones, and all embeddings and baselines see the same sets. The test folds are
+those of the main result at every fraction. Everything fitted (scaling, penalty, PCA, harmonisation) is fitted on the smaller
+set.
 """
 
 from collections.abc import Sequence

@@ -179,7 +179,8 @@ def posed(
         better = default_unit(opened, target)
         raise UserError(f"target: '{target}' is no property of a {unit}; use --unit {better}")
     if unit == "subject":
-        table = with_scan_means(table, opened.table("session"), confounds.columns, target)
+        numbers = [c for c in confounds.columns if c != confounds.site]
+        table = with_scan_means(table, opened.table("session"), numbers, target)
     return pose(
         table, table[target], target, unit, task=task, site=confounds.site, positive=positive, allow_overlap=allow_overlap
     )

@@ -72,7 +72,18 @@ def probe_targets(
     opened = open_embeddings(embeddings, participants, subject=subject_column, features=features)
     confounds = Confounds(site=site, nuisance=None if nuisance is None else tuple(nuisance))
     wanted = replace(confounds, preserve=tuple(options.get("preserve", ())), harmonise=options.get("harmonise"))
-    problems = [posed(opened, target, unit, wanted, allow_overlap=allow_overlap) for target in targets]
+    problems = [
+        posed(
+            opened,
+            target,
+            unit,
+            wanted,
+            task=options.get("task"),
+            positive=options.get("positive"),
+            allow_overlap=allow_overlap,
+        )
+        for target in targets
+    ]
     settings = Settings(permutations=permutations, bootstrap=bootstrap, seed=seed)
     results = [
         probe(

@@ -9,6 +9,7 @@ from jaxtyping import Float, Int, Shaped
 
 from ssl4neuro.data.embeddings import SCAN_KEY, Embeddings, Unit
 from ssl4neuro.errors import UserError
+from ssl4neuro.evaluate.features import CODES
 from ssl4neuro.evaluate.folds import Firewall, firewall
 from ssl4neuro.evaluate.metrics import Task
 from ssl4neuro.evaluate.statistics import constant_within
@@ -102,6 +103,7 @@ def pose(
         UserError: no usable label, one class or subject only, a class with too few subjects, everyone seen in pretraining.
     """
     notes = []
+    table = _with_names(table, site)
     values = values.reset_index(drop=True)
     known = values.notna() & (values.astype(str).str.strip() != "")
     if not known.all():
@@ -109,7 +111,8 @@ def pose(
     if site is not None:
         if site not in table:
             raise UserError(f"site: no column '{site}' in the {unit} table{suggest(site, map(str, table.columns))}")
-        unnamed = table[site].reset_index(drop=True).isna() & known
+        sites = table[site].reset_index(drop=True)
+        unnamed = (sites.isna() | (sites.astype(str).str.strip() == "")) & known
         if unnamed.any():
             notes.append(f"{int(unnamed.sum())} rows have no '{site}' and were left out")
             known &= ~unnamed
@@ -149,6 +152,15 @@ def pose(
     return problem
 
 
+def _with_names(table: pd.DataFrame, site: str | None) -> pd.DataFrame:
+    """The table with sites and other codes as words: site 2 is not half-way between sites 1 and 3."""
+    table = table.copy()
+    for column in dict.fromkeys((*CODES, site)):
+        if column in table and pd.api.types.is_numeric_dtype(table[column]):
+            table[column] = table[column].map(class_name, na_action="ignore").astype(object)
+    return table
+
+
 def _drop_rare(
     names: pd.Series, known: pd.Series, subjects: np.ndarray, target: str, positive: str | None
 ) -> tuple[pd.Series, list[str]]:
@@ -169,7 +181,7 @@ def _drop_rare(
     if len(counts) - len(rare) < 2:
         raise UserError(
             f"target: '{target}' has {len(counts)} values of which {len(rare)} occur in one subject only (e.g. '{rare[0]}');"
-            " a class needs two subjects, and for numbers ask for regression"
+            " a class needs two subjects, and for numbers ask for it with --task regression"
         )
     return known & ~names.isin(rare), [f"classes of one subject only were left out: {', '.join(rare)}"]
 

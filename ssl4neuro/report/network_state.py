@@ -57,8 +57,8 @@ def _figures(folder: StudyFolder) -> tuple[list[Figure], list[Notice]]:
 def _tables(folder: StudyFolder) -> list[Table]:
     checks = [check for check in folder.record.get("checks") or () if isinstance(check, Mapping)]
     return [
-        _networks_table(folder), _models_table(folder), _recovery_table(folder), check_table(checks), _space_table(folder),
-        _settings_table(folder),
+        _networks_table(folder), _models_table(folder), _differences_table(folder), _recovery_table(folder),
+        check_table(checks), _space_table(folder), _settings_table(folder),
     ]  # fmt: skip
 
 
@@ -96,6 +96,17 @@ def _models_table(folder: StudyFolder) -> Table:
     own = tuple(i for i, model in enumerate(models) if model == folder.model)
     note = "AUC and 95 % interval. Nuisance variables and the majority are of the whole scan."
     return Table("All models, AUC", ("model", *names), tuple(lines), "models", note, own)
+
+
+def _differences_table(folder: StudyFolder) -> Table:
+    """AUC of the study's model minus that of every other."""
+    names, rows = [*folder.networks, WHOLE], folder.differences
+    found = {(row["other"], row["network"]): row for row in rows}
+    others = list(dict.fromkeys(row["other"] for row in rows))
+    lines = tuple((f"minus {other}", *(_with_interval(found.get((other, name)), " to ") for name in names)) for other in others)
+    note = "Paired: the same subjects are drawn for both models. An interval that includes 0 shows no difference."
+    columns = (folder.model, *names)
+    return Table("Differences in AUC", columns, lines, "differences", note, exact=tuple(map(dict, rows)))
 
 
 def _recovery_table(folder: StudyFolder) -> Table:
@@ -136,11 +147,11 @@ def _value(folder: StudyFolder, network: str, metric: str) -> str:
     return number(None if row is None else row["value"], 2)
 
 
-def _with_interval(row: Row | None) -> str:
+def _with_interval(row: Row | None, to: str = "–") -> str:
     """`0.84 (0.78–0.90)`."""
     if row is None or row["value"] is None:
         return "–"
-    ends = f" ({number(row['ci_low'], 2)}–{number(row['ci_high'], 2)})" if row["ci_low"] is not None else ""
+    ends = f" ({number(row['ci_low'], 2)}{to}{number(row['ci_high'], 2)})" if row["ci_low"] is not None else ""
     return number(row["value"], 2) + ends
 
 
@@ -149,4 +160,5 @@ def _span(values: Any) -> str:
 
 
 def _text(value: Any) -> str:
+    value = [f"{key} {v}" for key, v in value.items()] if isinstance(value, Mapping) else value
     return ", ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)

@@ -69,6 +69,11 @@ class StudyFolder:
         wanted = (network, metric, model or self.model)
         return next((r for r in self.rows if (r["network"], r["metric"], r["model"]) == wanted), None)
 
+    @property
+    def differences(self) -> list[Row]:
+        """Paired, in AUC, of the study's model to the others; none in results of earlier versions."""
+        return list(self.record.get("differences") or ())
+
     @cached_property
     def environment(self) -> dict[str, Any]:
         """Versions and command of the run."""

@@ -1,8 +1,10 @@
 """What the report of a network-state study says in sentences: the answer, its limits, and a Methods paragraph."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from ssl4neuro.evaluate.baselines import NUISANCE_ONLY
+from ssl4neuro.evaluate.network_state.baselines import COMPACT
 from ssl4neuro.evaluate.network_state.fold import HEAD
 from ssl4neuro.evaluate.network_state.items import WHOLE
 from ssl4neuro.evaluate.network_state.table import ORDERING
@@ -17,8 +19,13 @@ OBJECTIVES = {
     "paper": "supervised contrastive learning of network and state (O1) and cross-modal alignment of map and course (0.5 × O3)",
     "author_repo": "paired contrastive learning of a subject's two scans (O2)",
     "change_aware": "an embedding split into what stays and what changes (O5)",
+    "each_modality": (
+        "supervised contrast of network and state on the joint embedding and on each modality (temperature 0.5), and"
+        " 0.1 × cross-modal alignment"
+    ),
     "label_free": "cross-modal and within-modality contrastive learning without labels (O3 and O4)",
 }
+NAMES = {"map": "spatial map", "course": "time course"}
 PAPER = "Jeyabose et al., BioMed Eng OnLine 24:125 (2025)"
 PAPER_NOTE = (
     f"The paper's ranges ({PAPER}) are of other patients, folds' means without intervals, and stand here as context only."
@@ -99,15 +106,37 @@ def _beside(folder: StudyFolder) -> str:
     others = [r for r in folder.rows if r["network"] == WHOLE and r["metric"] == "AUC" and r["model"] != folder.model]
     plain = [r for r in others if "regressed out" not in r["model"] and r["model"] not in ("majority", NUISANCE_ONLY)]
     told = "; ".join(f"{r['model']} {number(r['value'])} ({interval(r)})" for r in plain)
-    return f"Whole brain, same folds: {told}. Intervals that overlap show no difference." if told else ""
+    return f"Whole brain, same folds: {told}.{_ahead(folder)}" if told else ""
+
+
+def _ahead(folder: StudyFolder) -> str:
+    """Paired differences, and whether the encoder adds to the features that need none."""
+    rows = [row for row in folder.differences if row["network"] == WHOLE and row["other"] != NUISANCE_ONLY]
+    told = "; ".join(f"minus {row['other']} {_short(row)}" for row in rows)
+    text = f" Paired difference in AUC, {folder.model} {told}." if told else ""
+    compact = next((row for row in rows if row["other"] == COMPACT), None)
+    if compact is None or compact["ci_low"] is None:
+        return text
+    if compact["ci_low"] > 0:
+        return f"{text} The encoder adds to the {COMPACT}."
+    if compact["ci_high"] < 0:
+        return f"{text} The encoder is not shown to add to the {COMPACT}: it does worse than these alone."
+    return f"{text} The encoder is not shown to add to the {COMPACT}: the interval of the difference includes 0."
 
 
 def _nuisances(folder: StudyFolder) -> str:
     alone, left = folder.row(WHOLE, "AUC", NUISANCE_ONLY), folder.row(WHOLE, "AUC", folder.model + SUFFIX)
     if alone is None:
         return "No nuisance variable was known; whether motion, scanner or sedation explain the result is open."
+    known = folder.record.get("nuisances") or {}
+    names, fixed = known.get("columns") or (), known.get("fixed") or ()
+    these = "Nuisance variables alone" + (f" ({', '.join(names)})" if names else "")
     p = "" if alone["p"] is None else f", {p_words(alone['p'])}"
-    text = f"Age, motion, image quality, length and scanner alone (as far as known): AUC {_short(alone)}{p}."
+    above = alone["p"] <= LEVEL if alone["p"] is not None else (alone["ci_low"] or 0) > 0.5
+    verdict = "evidence" if above else "no evidence"
+    text = f"{these}: {verdict} that they tell the states apart (AUC {_short(alone)}{p})."
+    text += f" Of these, {', '.join(fixed)} cannot differ between a subject's scans." if fixed else ""
+    text += " The age gap between the scans is not controlled." if "age" in fixed else ""
     if left is not None:
         text += f" With them regressed out of its scores the model keeps AUC {_short(left)}."
     return text
@@ -132,17 +161,17 @@ def methods(folder: StudyFolder) -> str:
         listed([f"{name} {versions[name]}" for name in ("ssl4neuro", "torch", "scikit-learn") if name in versions])
         or "ssl4neuro"
     )
-    objective = OBJECTIVES.get(str(study.get("preset")), str(study.get("objective") or ""))
+    objective = _objective(study)
     states = f"'{folder.before}' or '{folder.after}'"
     text = [f"Independent components of {listed(folder.networks)} were classified as {states} with {tools}."]
     if objective:
         parameters = f" ({study['parameters']:,} parameters)" if isinstance(study.get("parameters"), int) else ""
-        text.append(
-            f"Stage one: an encoder of spatial map and time course{parameters} was trained by {objective}{_training(study)}."
-        )
-    network = "a small neural network (batch norm, 64 units, GELU, dropout)"
+        modalities = [NAMES.get(str(name), str(name)) for name in study.get("modalities") or ("map", "course")]
+        text.append(f"Stage one: an encoder of {listed(modalities)}{parameters} was trained by {objective}{_training(study)}.")
+    network = f"a small neural network (batch norm, {study.get('hidden') or 64} units, GELU, dropout)"
+    fitted = "one for all networks, with a code for the network" if study.get("heads") == "shared" else "per network"
     text.append(
-        "Stage two: per network, the embedding joined by mean loadings of regions (principal components) and nine numbers of"
+        f"Stage two ({fitted}): the embedding joined by mean loadings of regions (principal components) and nine numbers of"
         f" the time course entered {network if folder.model == HEAD else folder.model}; L2-penalised logistic regression on the"
         " same features stands beside it."
     )
@@ -150,8 +179,23 @@ def methods(folder: StudyFolder) -> str:
         repeats, inner = plural(int(study.get("repeats") or 1), "repeat"), plural(int(study.get("inner") or 0), "inner split")
         text.append(f"Nested cross-validation by subject: {study['folds']} outer folds, {repeats}, {inner}.")
     text.append(str(folder.record.get("method") or ""))
-    text.append("Maps were masked by the lesions of both scans." if study.get("lesion_masks") else "")
+    text.append(_masked(study.get("lesion_masks")))
     return " ".join(filter(None, text))
+
+
+def _objective(study: Mapping[str, Any]) -> str:
+    """The preset's words only where it was trained as it stands: with both modalities and its own objectives."""
+    given = str(study.get("objective") or "")
+    modalities = study.get("modalities")
+    changed = bool(study.get("custom")) or (modalities is not None and len(modalities) == 1)
+    return given if changed else OBJECTIVES.get(str(study.get("preset")), given)
+
+
+def _masked(masks: bool | Mapping[str, int] | None) -> str:
+    if isinstance(masks, Mapping) and 0 < masks["masked"] < masks["subjects"]:
+        return f"Maps of {masks['masked']} of {masks['subjects']} subjects were masked by the lesions of both scans."
+    masked = masks["masked"] if isinstance(masks, Mapping) else masks
+    return "Maps were masked by the lesions of both scans." if masked else ""
 
 
 def _training(study: Any) -> str:

@@ -6,6 +6,7 @@ encoder goes on bit for bit. Source: `methods/network_state.md`.
 """
 
 import json
+import shutil
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -70,7 +71,11 @@ def network_state(config: NetworkStateConfig) -> Path | Estimate:
     process.wait_for_everyone()
     todo = [(config, fold) for fold in folds if not (out / fold.name / RECORD).is_file()]
     run_all(run_fold, todo, config.jobs)
-    if process.is_main_process and not (out / RESULTS).is_dir():
+    if process.is_main_process:
+        if (out / RESULTS).is_dir():
+            shutil.rmtree(
+                out / RESULTS
+            )  # made again from the folds, which stay: one may be new, or more permutations asked for
         _pool(config, _cells(config, cohort, rows, out), folds)
     process.wait_for_everyone()
     return out
@@ -199,7 +204,8 @@ def _pool(config: NetworkStateConfig, cohort: IcaCohort, folds: Sequence[OuterFo
         "grid_mm": None if affine is None else round(float(np.linalg.norm(affine[:3, 0])), 3), "seed": config.seed,
         "encoder": ", ".join(f"{name}: {m.encoder.name}" for name, m in config.modalities.items()),
         "parameters": count_parameters(first), "cells": config.cells,
-        "lesion_masks": cohort.info["settings"]["prepared"].get("lesions") == "masked",
+        "modalities": list(config.modalities), "custom": bool(config.objectives), "heads": config.stage_two.heads,
+        "hidden": config.stage_two.head.hidden, "lesion_masks": _lesion_masks(cohort),
         "checks": [_check(folds)],
         "notes": ["Encoders are trained on a fixed schedule; no subject steers it."],
     }  # fmt: skip
@@ -207,6 +213,15 @@ def _pool(config: NetworkStateConfig, cohort: IcaCohort, folds: Sequence[OuterFo
         Path(config.out) / RESULTS, pool(folders), record,
         after=config.after, bootstrap=config.bootstrap, permutations=config.permutations, seed=config.seed,
     )  # fmt: skip
+
+
+def _lesion_masks(cohort: IcaCohort) -> bool | dict[str, int]:
+    """Of how many subjects lesions were masked; False where none were given."""
+    if cohort.info["settings"]["prepared"].get("lesions") != "masked":
+        return False
+    masked = pd.to_numeric(pd.Series(cohort.labels("lesion_ml")), errors="coerce").notna().to_numpy()
+    subject = cohort.index["subject"].to_numpy(dtype=str)
+    return {"masked": len(np.unique(subject[masked])), "subjects": len(np.unique(subject))}
 
 
 def _check(folds: Sequence[OuterFold]) -> dict[str, str]:

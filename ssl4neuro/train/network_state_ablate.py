@@ -11,7 +11,7 @@ from ssl4neuro.config import to_mapping
 from ssl4neuro.errors import UserError
 from ssl4neuro.evaluate.network_state.fold import LOGISTIC
 from ssl4neuro.evaluate.network_state.study import Study, pool
-from ssl4neuro.evaluate.network_state.write import write_study
+from ssl4neuro.evaluate.network_state.write import read_study, write_study
 from ssl4neuro.train.ablate import full, variants
 from ssl4neuro.train.network_state import RESULTS, network_state
 from ssl4neuro.train.network_state_config import NetworkStateConfig
@@ -45,7 +45,7 @@ def ablate_network_state(config: NetworkStateConfig, only: Sequence[str] = ()) -
         scores.append(own)
     study = Study(pd.concat(scores, ignore_index=True), whole.embeddings, whole.scans, whole.folds)
     record = {
-        "preset": config.preset,
+        **read_study(Path(full(config).out) / RESULTS)["study"],
         "recipe": to_mapping(config),
         "variants": {n: Path(r.out).name for n, r in recipes.items()},
     }

@@ -16,6 +16,7 @@ from ssl4neuro.train.optimiser import OptimiserConfig
 from ssl4neuro.train.pretrain import PretrainConfig
 
 SWITCHES = ("data", "out", "resume", "estimate", "jobs", "thorough", "ablations")  # not what makes the result
+POOLING = ("bootstrap", "permutations")  # touch no fold: the results are made again
 SPEED = ("workers", "checkpoint_minutes", "checkpoint_steps", "keep", "log_every", "trackers")
 NETWORK = "network"  # column of the rows of every ICA cohort
 INNER_FOLDS = 4  # of the outer training subjects; `inner` says how many of them are used
@@ -184,7 +185,7 @@ class NetworkStateConfig:
     def identity(self) -> dict[str, Any]:
         """What a resumed study must share with the interrupted one."""
         mapping = to_mapping(self.settled)
-        for key in SWITCHES:
+        for key in (*SWITCHES, *POOLING):
             mapping.pop(key)
         for key in SPEED:
             mapping["loop"].pop(key)

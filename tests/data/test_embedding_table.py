@@ -168,6 +168,17 @@ def _broken(name: str, folder: Path) -> Path:
     elif name == "semicolons":
         frame.to_csv(path, index=False, sep=";")
         return path
+    elif name == "no zip":
+        path = folder / "t.npz"
+        path.write_bytes(b"PK\x03\x04 cut short")
+    elif name == "one array":
+        path = folder / "t.npz"
+        with path.open("wb") as stream:
+            np.save(stream, X)
+    elif name == "no gzip":
+        path = folder / "t.csv.gz"
+        path.write_bytes(b"plain")
+        return path
     elif name == "kind":
         path = folder / "t.xlsx"
     if path.suffix != ".npz":
@@ -190,6 +201,9 @@ def _broken(name: str, folder: Path) -> Path:
         ("no features", "no features found.*--features"),
         ("seen", "'seen' must be true or false"),
         ("semicolons", "only one column"),
+        ("no zip", "not a readable npz file"),
+        ("one array", "holds a single array"),
+        ("no gzip", "not a readable table"),
         ("kind", "save it as parquet, csv, tsv or npz"),
     ],
 )

@@ -132,3 +132,13 @@ def test_what_cannot_be_estimated_is_refused() -> None:
         Combat.fit(x, sites, bound)
     with pytest.raises(UserError, match=r"4 training rows for 2 sites and 2 covariates; preserve fewer"):
         Combat.fit(x[:4], ["A", "A", "B", "B"], pd.DataFrame({"age": [1.0, 2, 3, 5], "size": [1.0, 4, 2, 2]}))
+
+
+def test_a_feature_that_is_nothing_but_the_site_is_gone_and_a_constant_stays() -> None:
+    rng = np.random.default_rng(0)
+    sites = np.array(["a", "b"] * 20)
+    x = rng.normal(size=(40, 5))
+    x[:, 3], x[:, 4] = 5.0 * (sites == "a"), 7.0
+    clean = Combat.fit(x, sites).apply(x, sites)
+    assert np.ptp(clean[:, 3]) < 1e-9
+    assert np.allclose(clean[:, 4], 7.0)

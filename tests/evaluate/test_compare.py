@@ -120,6 +120,21 @@ def test_folders_are_compared_and_written(tmp_path: Path, capsys: pytest.Capture
     assert inside.rows[0].difference == pytest.approx(table["difference"][0])
 
 
+def test_folders_of_one_name_are_told_apart_and_damage_is_one_line(tmp_path: Path) -> None:
+    for run in ("a", "b"):
+        (tmp_path / run).mkdir()
+    first, second = _folder(tmp_path / "a" / "probe"), _folder(tmp_path / "b" / "probe", gain=0.2)
+    found = compare_results(first, second, metric="AUC", draws=20, permutations=19)
+    assert (found.rows[0].model, found.rows[0].other) == ("new (a/probe)", "new (b/probe)")
+    with pytest.raises(UserError, match="with itself"):
+        compare_results(first, first)
+    with pytest.raises(UserError, match="permutations"):
+        compare_results(first, second, permutations=0)
+    (second / "results.json").write_text('{"cut')
+    with pytest.raises(UserError, match="not valid JSON"):
+        compare_results(first, second)
+
+
 def test_regression_folders(tmp_path: Path) -> None:
     a, b = _folder(tmp_path / "a", regression=True), _folder(tmp_path / "b", gain=0.2, regression=True)
     found = compare_results(a, b, draws=50, permutations=99)

@@ -135,3 +135,30 @@ def test_names_may_be_given_with_commas_or_spaces() -> None:
     from ssl4neuro.cli.evaluate import names_of
 
     assert names_of(("age,sex", "mean_fd")) == ("age", "sex", "mean_fd")
+
+
+@pytest.mark.parametrize("names", [[1, 2, 3], ["A", "B", "C"]])
+def test_a_site_is_a_name_also_where_it_is_written_as_a_number(names: list[Any]) -> None:
+    rng = np.random.default_rng(0)
+    place = np.arange(90) % 3
+    y = ((place == 1) ^ (rng.random(90) < 0.1)).astype(int)  # the label goes with the middle site
+    x = rng.normal(size=(90, 6)) + 3.0 * (place == 1)[:, None] * (np.arange(6) < 3)
+    result = probe_arrays(
+        {"joint": x.astype(np.float32)},
+        y,
+        np.arange(90),
+        covariates={"site": np.array(names)[place]},
+        nuisance=["site"],
+        **FAST,
+    )
+    assert result.row("nuisance only").value > 0.85
+    assert result.row("joint" + SUFFIX).value < 0.75
+    assert _check(result).status == "flagged"
+
+
+def test_sites_of_a_travelling_subject_are_not_averaged() -> None:
+    table = pd.DataFrame({"subject": ["a", "b"]})
+    scans = pd.DataFrame({"subject": ["a", "a", "b", "b"], "site": [1, 3, 2, 2], "mean_fd": [0.1, 0.3, 0.2, 0.2]})
+    found = with_scan_means(table, scans, ["site", "mean_fd"], "dx")
+    assert "site" not in found
+    assert found["mean_fd"].tolist() == pytest.approx([0.2, 0.2])

@@ -12,6 +12,7 @@ from ssl4neuro.evaluate.probe import probe_arrays
 from ssl4neuro.evaluate.statistics import (
     bootstrap_interval,
     bootstrap_weights,
+    equivalence_p,
     expanded_tail,
     p_value,
     permutation_scheme,
@@ -163,3 +164,9 @@ def test_power_a_real_effect_is_found() -> None:
         result = probe_arrays({"x": x}, y, np.repeat(np.arange(12), 2), permutations=99, bootstrap=0, seed=seed)
         found += (result.row("x").p or 1) <= 0.05
     assert found >= 9
+
+
+def test_resamples_that_all_agree_prove_no_equivalence() -> None:
+    subjects = np.arange(30)
+    always = bootstrap_interval(lambda weights: np.full(len(weights), 0.5), subjects, draws=200)
+    assert np.isnan(equivalence_p(always, 0.5, 0.1))

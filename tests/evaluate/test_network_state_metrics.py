@@ -198,7 +198,9 @@ def test_recovery_is_the_change_of_calibrated_probability() -> None:
     np.testing.assert_allclose(found.loc["s3", ["before", "after"]].to_numpy(float), [mean["pre"], mean["post"]])
     np.testing.assert_allclose(found.loc["s3", "recovery"], mean["post"] - mean["pre"])
     welch = stats.ttest_ind(value["post"], value["pre"], equal_var=False).confidence_interval()
-    np.testing.assert_allclose(found.loc["s3", ["ci_low", "ci_high"]].to_numpy(float), [welch.low, welch.high])
+    low, high = found.loc["s3", ["ci_low", "ci_high"]].to_numpy(float)
+    np.testing.assert_allclose(high - low, welch.high - welch.low)
+    np.testing.assert_allclose((low + high) / 2, found.loc["s3", "recovery"])
     assert found["distance"].isna().all()
     single = recovery_scores(_scores(components=1), "post")
     assert single["ci_low"].isna().all()
@@ -207,6 +209,16 @@ def test_recovery_is_the_change_of_calibrated_probability() -> None:
     mean_line = mean_recovery(found.reset_index(), 500, 0).iloc[0]
     np.testing.assert_allclose(mean_line["value"], found["recovery"].mean())
     assert mean_line["ci_low"] < mean_line["value"] < mean_line["ci_high"]
+
+
+def test_recovery_lies_within_its_interval_whatever_the_sizes_of_the_sessions() -> None:
+    first = _scores(subjects=2).assign(probability=lambda t: np.where(t["state"] == "post", 0.9, 0.1))
+    more = _scores(components=40, subjects=2).query("state == 'post'").assign(session="post-2")
+    more["probability"] = 0.05 + 0.01 * np.sin(more["component"])
+    first["probability"] += 0.01 * np.cos(first["component"])
+    found = recovery_scores(pd.concat([first, more], ignore_index=True), "post")
+    assert ((found["ci_low"] < found["recovery"]) & (found["recovery"] < found["ci_high"])).all()
+    assert (found["recovery"] > 0.3).all()  # the two later sessions weigh the same
 
 
 def test_distance_is_between_the_mean_changes_of_a_fold() -> None:
@@ -249,6 +261,16 @@ def test_shares_of_variance_equal_sums_of_squares_of_a_balanced_design() -> None
     np.testing.assert_allclose(found["network × state"][0], pairs / total, rtol=1e-9)
     np.testing.assert_allclose([sum(v for v, _ in found.values()), sum(c for _, c in found.values())], 1)
     np.testing.assert_allclose(found["subject"][1], 5 / 35)
+
+
+def test_neighbour_auc_pairs_repeats_by_component_not_by_the_order_of_their_lines() -> None:
+    scores = _scores(components=2, subjects=12)
+    vectors = np.random.default_rng(5).standard_normal((len(scores), 4)) + 0.7 * (scores["state"] == "post").to_numpy()[:, None]
+    one = scores.assign(embedding=list(vectors))
+    twice = pd.concat([one, one.assign(repeat=1).iloc[::-1]], ignore_index=True)  # the same again, in another order
+    auc, both = (space_table(t, "post", draws=300).iloc[0] for t in (one, twice))
+    assert auc["measure"] == both["measure"] == "kNN AUC of the state"
+    np.testing.assert_allclose(both[["value", "ci_low", "ci_high"]].to_list(), auc[["value", "ci_low", "ci_high"]].to_list())
 
 
 def test_space_is_measured_within_each_folds_own_space() -> None:

@@ -14,6 +14,7 @@ from ssl4neuro.evaluate.folds import subject_folds
 from ssl4neuro.evaluate.network_state import FoldScores, Study, pool, read_fold, render_study, write_fold, write_study
 from ssl4neuro.evaluate.network_state.calibrate import calibrated
 from ssl4neuro.evaluate.network_state.cells import make_cells
+from ssl4neuro.evaluate.network_state.checks import study_checks
 from ssl4neuro.evaluate.network_state.compact import Compact, StageTwoFeatures
 from ssl4neuro.evaluate.network_state.items import WHOLE
 from ssl4neuro.evaluate.network_state.logistic import LogisticScorer
@@ -21,6 +22,7 @@ from ssl4neuro.evaluate.network_state.metrics import auc
 from ssl4neuro.evaluate.network_state.nuisance import nuisance_columns, nuisance_scores, residual_cells
 from ssl4neuro.evaluate.network_state.part import make_part
 from ssl4neuro.evaluate.network_state.results import evaluate_study
+from ssl4neuro.evaluate.network_state.study import read_scores
 
 NETWORKS = ("frontal", "motor")
 CHECKS = {"subject in both folds": "passed", "subjects with both states": "passed", "lesion in the maps": "passed"}
@@ -150,6 +152,47 @@ def test_results_hold_every_number_with_its_company(written: Path) -> None:
     text = render_study(written)
     assert "whole brain" in text
     assert "nuisance only" in text
+    assert "network state minus compact features, whole brain: " in text
+
+
+def test_differences_are_of_the_same_subjects(written: Path) -> None:
+    record = json.loads((written / "results.json").read_text(encoding="utf-8"))
+    auc_of = {(r["model"], r["network"]): r["value"] for r in record["rows"] if r["metric"] == "AUC"}
+    table = pd.read_csv(written / "differences.tsv", sep="\t")
+    assert set(table["other"]) == {"logistic", "compact features", "nuisance only"}
+    for _, line in table.iterrows():
+        gap = auc_of[line["model"], line["network"]] - auc_of[line["other"], line["network"]]
+        np.testing.assert_allclose(line["value"], gap, atol=1e-12)
+        assert line["ci_low"] <= line["value"] <= line["ci_high"]
+    same = table[table["other"] == "logistic"]  # the stand-in's scores are those of the model: paired, nothing is left
+    np.testing.assert_array_equal(same[["value", "ci_low", "ci_high"]].to_numpy(), 0)
+
+
+@pytest.mark.parametrize(
+    ("masked", "status", "told"),
+    [
+        (None, "not checkable", "not known whether"),
+        (False, "not checkable", "no lesion masks were given"),
+        ({"masked": 0, "subjects": 24}, "not checkable", "no lesion masks were given"),
+        ({"masked": 7, "subjects": 24}, "flagged", "7 of 24 subjects have a lesion mask; "),
+        ({"masked": 24, "subjects": 24}, "passed", "both scans"),
+    ],
+)
+def test_lesion_masks_are_told_as_far_as_known(masked: bool | dict[str, int] | None, status: str, told: str) -> None:
+    study = _study(repeats=1, subjects=4)
+    check = study_checks(study.scores, study.scans, masked)[-1]
+    assert check.status == status
+    assert told in check.detail
+
+
+def test_names_that_look_like_missing_values_stay_names(tmp_path: Path) -> None:
+    table = pd.DataFrame({"subject": ["NA", "null", "None"], "run": "", "age": [1.0, np.nan, 3.0], "sex": ["NA", "f", None]})
+    table.to_csv(tmp_path / "scans.tsv", sep="\t", index=False)
+    found = read_scores(tmp_path / "scans.tsv")
+    assert found["subject"].tolist() == ["NA", "null", "None"]
+    assert found["run"].tolist() == ["", "", ""]
+    np.testing.assert_array_equal(found["age"], [1, np.nan, 3])
+    assert found["sex"].isna().tolist() == [False, False, True]
 
 
 def test_nuisance_variables_that_know_the_state_are_flagged() -> None:
@@ -161,7 +204,10 @@ def test_nuisance_variables_that_know_the_state_are_flagged() -> None:
     left = result.row("network state, nuisances regressed out", WHOLE, "AUC")
     assert left.value < result.row("network state", WHOLE, "AUC").value - 0.15
     clean = evaluate_study(_study(repeats=1), {}, bootstrap=200, permutations=199)
-    assert {check.name: check.status for check in clean.checks}["nuisance variables"] == "passed"
+    (check,) = (check for check in clean.checks if check.name == "nuisance variables")
+    assert check.status == "passed"
+    assert check.detail.startswith("no evidence that nuisance variables tell the states apart (AUC 0.")
+    assert "age cannot differ between a subject's scans; the age gap between the scans is not controlled" in check.detail
     with pytest.raises(KeyError):
         clean.row("network state", "no such network", "AUC")
 

@@ -1,7 +1,9 @@
 """The page of a network-state study: what it says and shows, in both outcomes, and what it does with unfinished runs."""
 
 import re
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -11,6 +13,8 @@ from ssl4neuro.errors import UserError
 from ssl4neuro.evaluate.network_state import Study, write_study
 from ssl4neuro.report import write_report
 from ssl4neuro.report.network_state import is_network_state, network_state_page
+from ssl4neuro.report.network_state_folder import read_folder
+from ssl4neuro.report.network_state_words import methods
 
 NETWORKS = ("motor", "temporal", "vision")
 
@@ -29,6 +33,7 @@ def _study(effect: float, motion: float, subjects: int = 16) -> Study:
                 lines += [
                     (*place, network, 1, "x", "network state", False, z),
                     (*place, network, 1, "x", "logistic", False, z + 0.1),
+                    (*place, network, 1, "x", "compact features", True, z + 0.02 * s),
                 ]
                 if network != "whole brain":
                     vectors.append((*place, network, 1, "x", rng.standard_normal(5)))
@@ -88,6 +93,38 @@ def test_page_of_the_results_folder_is_that_of_the_run(run: Path) -> None:
     assert one.methods == other.methods
     assert "2 outer folds" in one.methods
     assert "812,000 parameters" in one.methods
+
+
+def test_the_encoder_is_compared_with_the_compact_features_subject_by_subject(run: Path) -> None:
+    page = network_state_page(run)
+    said = dict(page.answers)
+    assert "overlap" not in said["Beside it"]
+    assert "minus compact features" in said["Beside it"]
+    assert "not shown to add to the compact features" in said["Beside it"]
+    assert "n_volumes cannot differ between a subject's scans" in said["Nuisance variables"]
+    (table,) = (table for table in page.tables if table.name == "differences")
+    assert [line[0] for line in table.rows] == ["minus logistic", "minus compact features", "minus nuisance only"]
+
+
+@pytest.mark.parametrize(
+    ("more", "told"),
+    [
+        ({}, "network and state (O1)"),
+        ({"preset": "each_modality"}, "on each modality (temperature 0.5)"),
+        ({"custom": True, "objective": "my own loss"}, "was trained by my own loss"),
+        (
+            {"modalities": ["map"], "objective": "one loss"},
+            "an encoder of spatial map (812,000 parameters) was trained by one loss",
+        ),
+        ({"hidden": 8, "heads": "shared"}, "one for all networks, with a code for the network"),
+        ({"lesion_masks": {"masked": 7, "subjects": 16}}, "7 of 16 subjects were masked"),
+        ({"lesion_masks": {"masked": 16, "subjects": 16}}, "Maps were masked by the lesions"),
+    ],
+)
+def test_methods_are_those_of_the_run(run: Path, more: dict[str, Any], told: str) -> None:
+    folder = read_folder(run)
+    changed = replace(folder, record={**folder.record, "study": {**folder.study, **more}})
+    assert told in methods(changed)
 
 
 def test_a_confounded_study_says_so_where_the_answer_stands(tmp_path: Path) -> None:

@@ -26,6 +26,15 @@ def nuisance_columns(scans: pd.DataFrame) -> list[str]:
     return [c for c in columns if scans[c].nunique(dropna=False) > 1]
 
 
+def fixed_columns(scans: pd.DataFrame) -> list[str]:
+    """Those with one value per subject: they cannot differ between a subject's scans. None where nobody has both states."""
+    several = scans[scans.groupby("subject")["state"].transform("nunique") > 1]
+    if not len(several):
+        return []
+    counts = several.groupby("subject")[nuisance_columns(scans)].nunique(dropna=False)
+    return [str(column) for column in counts if counts[column].max() == 1]
+
+
 def nuisance_scores(scans: pd.DataFrame, after: str, permutations: int, seed: int) -> tuple[pd.DataFrame, float | None]:
     """Lines of the nuisance-only model in the study's folds, and the p of its AUC.
 

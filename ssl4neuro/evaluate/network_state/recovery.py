@@ -38,7 +38,7 @@ def recovery_scores(scores: pd.DataFrame, after: str, embeddings: pd.DataFrame |
             continue
         cell = own.groupby(["repeat", "session", "run", "later"])["logit"].mean()
         s = pd.Series(expit(cell)).groupby("later").mean()
-        low, high = _interval(own) if network != WHOLE else (np.nan, np.nan)
+        low, high = _interval(own, float(s[True] - s[False])) if network != WHOLE else (np.nan, np.nan)
         distance = far.get((str(subject), str(network)), np.nan)
         found.append((subject, network, s[False], s[True], s[True] - s[False], low, high, distance))
     return pd.DataFrame(found, columns=COLUMNS)
@@ -55,22 +55,19 @@ def mean_recovery(table: pd.DataFrame, draws: int = 2000, seed: int = 0) -> pd.D
     return pd.DataFrame(found, columns=["network", "value", "ci_low", "ci_high", "n_subjects"])
 
 
-def _interval(own: pd.DataFrame, level: float = 0.95) -> tuple[float, float]:
-    """Welch's interval of the difference, a cell's components taken as repeated measurements of it."""
+def _interval(own: pd.DataFrame, recovery: float, level: float = 0.95) -> tuple[float, float]:
+    """Welch's interval around the score; components repeat the measurement of their scan, a state's scans weigh the same."""
     # a component of several repeats is one measurement
     point = own.groupby(["later", "session", "run", "component"])["logit"].mean().reset_index()
-    groups = [expit(part["logit"].to_numpy()) for _, part in point.groupby("later")]
-    sizes = [len(g) for g in groups]
-    if min(sizes) < 2:
+    cells = point.assign(p=expit(point["logit"])).groupby(["later", "session", "run"])["p"].agg(["var", "size"]).reset_index()
+    scans = cells.groupby("later")["size"].transform("size")
+    errors, sizes = (cells["var"] / cells["size"] / scans**2).to_numpy(), cells["size"].to_numpy()
+    total = errors.sum()
+    if sizes.min() < 2 or total <= 0:
         return float("nan"), float("nan")
-    errors = [g.var(ddof=1) / len(g) for g in groups]
-    total = sum(errors)
-    if total <= 0:
-        return float("nan"), float("nan")
-    freedom = total**2 / sum(e**2 / (n - 1) for e, n in zip(errors, sizes, strict=True))
+    freedom = total**2 / (errors**2 / (sizes - 1)).sum()
     half = stats.t.ppf((1 + level) / 2, freedom) * np.sqrt(total)
-    middle = groups[1].mean() - groups[0].mean()
-    return float(middle - half), float(middle + half)
+    return float(recovery - half), float(recovery + half)
 
 
 def _distances(embeddings: pd.DataFrame, after: str) -> dict[tuple[str, str], float]:

@@ -8,6 +8,7 @@ import pandas as pd
 from ssl4neuro.evaluate.baselines import NUISANCE_ONLY
 from ssl4neuro.evaluate.check import Check
 from ssl4neuro.evaluate.network_state.checks import nuisance_check, study_checks
+from ssl4neuro.evaluate.network_state.differences import auc_differences
 from ssl4neuro.evaluate.network_state.fold import HEAD, LOGISTIC
 from ssl4neuro.evaluate.network_state.items import WHOLE
 from ssl4neuro.evaluate.network_state.nuisance import MAJORITY, majority_scores, nuisance_scores, residual_cells
@@ -27,6 +28,7 @@ class StudyResult:
         scores: with the nuisance-only model and the majority.
         recovery: per subject and network; see `recovery_scores`.
         mean_recovery: per network.
+        differences: of the study's model to the others in AUC; see `auc_differences`.
         space: of the held-out embeddings; see `space_table`.
         checks: of the study, then those that came with `record`.
         record: as given to `evaluate_study`.
@@ -37,6 +39,7 @@ class StudyResult:
     embeddings: pd.DataFrame
     recovery: pd.DataFrame
     mean_recovery: pd.DataFrame
+    differences: pd.DataFrame
     space: pd.DataFrame
     checks: tuple[Check, ...]
     record: dict[str, Any]
@@ -99,6 +102,7 @@ def evaluate_study(
         embeddings=study.embeddings,
         recovery=recovery,
         mean_recovery=mean_recovery(recovery, bootstrap, seed),
+        differences=auc_differences(found, model, baseline, draws=bootstrap, seed=seed),
         space=space_table(study.embeddings, after, draws=bootstrap, seed=seed),
         checks=(*checks, *given),
         record=record,

@@ -10,9 +10,11 @@ from jaxtyping import Bool, Float, Shaped
 from sklearn.metrics import silhouette_score
 
 from ssl4neuro.evaluate.metrics import weighted_auc
+from ssl4neuro.evaluate.network_state.items import SCAN
 from ssl4neuro.evaluate.statistics import bootstrap_interval
 
 NEIGHBOURS = 5
+KEY = [*SCAN, "component"]
 COLUMNS = ["measure", "network", "value", "ci_low", "ci_high", "chance", "n_subjects"]
 
 
@@ -39,21 +41,23 @@ def _neighbour_rows(embeddings: pd.DataFrame, after: str, draws: int, seed: int)
     for _, own in embeddings.groupby(["repeat", "fold", "network"]):
         later = (own["state"] == after).to_numpy()
         score = neighbour_scores(np.stack(own["embedding"].to_list()), later, own["subject"].to_numpy(dtype=str))
-        lines.append(own[["repeat", "network", "subject"]].assign(score=score, later=later).dropna())
+        lines.append(own[["repeat", "network", *KEY]].assign(score=score, later=later))
     table = pd.concat(lines, ignore_index=True)
     rows = []
     for network, own in table.groupby("network"):
-        repeats = [(part["score"].to_numpy(), part["later"].to_numpy()) for _, part in own.groupby("repeat")]
-        codes = [pd.factorize(part["subject"], sort=True)[0] for _, part in own.groupby("repeat")]
-        if len({len(c) for c in codes}) > 1 or not len(own):
+        # a line per component, a column per repeat, so that a weight is of the same component in all of them
+        wide = own.pivot(index=[*KEY, "later"], columns="repeat", values="score").dropna()
+        if not len(wide):
             continue
+        scores, y = wide.to_numpy().T, wide.index.get_level_values("later").to_numpy(dtype=bool)
+        order = wide.index.get_level_values("subject")
 
-        def metric(weights: np.ndarray, repeats: list = repeats) -> np.ndarray:
-            return np.mean([weighted_auc(s, weights * y, weights * ~y) for s, y in repeats], axis=0)
+        def metric(weights: np.ndarray, scores: np.ndarray = scores, y: np.ndarray = y) -> np.ndarray:
+            return np.mean([weighted_auc(s, weights * y, weights * ~y) for s in scores], axis=0)
 
-        order = codes[0].astype(np.int64)
-        auc = bootstrap_interval(metric, order, draws=draws, seed=seed, bounded=True)
-        rows.append(("kNN AUC of the state", network, auc.value, auc.low, auc.high, 0.5, int(own["subject"].nunique())))
+        codes = pd.factorize(order, sort=True)[0].astype(np.int64)
+        auc = bootstrap_interval(metric, codes, draws=draws, seed=seed, bounded=True)
+        rows.append(("kNN AUC of the state", network, auc.value, auc.low, auc.high, 0.5, int(order.nunique())))
     return rows
 
 

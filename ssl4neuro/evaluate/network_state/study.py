@@ -56,10 +56,10 @@ def read_fold(folder: Path) -> FoldScores:
 
 
 def read_scores(file: Path) -> pd.DataFrame:
-    """A table of scores or scans: names as text, empty where there is none."""
-    table = pd.read_csv(file, sep="\t", dtype=dict.fromkeys(NAMES, str))
-    names = [name for name in NAMES if name in table]
-    return table.assign(**{name: table[name].fillna("") for name in names})
+    """A table of scores or scans: names as text, empty where there is none; a subject may be called `NA` or `null`."""
+    columns = pd.read_csv(file, sep="\t", nrows=0).columns
+    empty = {column: [""] for column in columns if column not in NAMES}
+    return pd.read_csv(file, sep="\t", dtype=dict.fromkeys(NAMES, str), keep_default_na=False, na_values=empty)
 
 
 def pool(folders: Sequence[Path]) -> Study:

@@ -11,12 +11,13 @@ import pandas as pd
 from ssl4neuro.atomic import new_folder
 from ssl4neuro.errors import UserError
 from ssl4neuro.evaluate.network_state.items import WHOLE
+from ssl4neuro.evaluate.network_state.nuisance import fixed_columns, nuisance_columns
 from ssl4neuro.evaluate.network_state.results import StudyResult, evaluate_study
 from ssl4neuro.evaluate.network_state.study import Study
 from ssl4neuro.evaluate.network_state.table import ORDERING, Row
 
 FORMAT, VERSION = "ssl4neuro network state", 1
-RECOVERY, MEAN_RECOVERY, SPACE = "recovery", "mean_recovery", "space"
+RECOVERY, MEAN_RECOVERY, SPACE, DIFFERENCES = "recovery", "mean_recovery", "space", "differences"
 # Jeyabose et al., BioMed Eng OnLine 24:125 (2025), Table of the README and the abstract; folds' means, other patients.
 PAPER = {
     "AUC": (0.90, 0.94), "accuracy": (0.85, 0.90), "sensitivity": (0.79, 0.90), "specificity": (0.87, 0.93), "F1": (0.83, 0.90),
@@ -25,7 +26,8 @@ METHOD = (
     "Outer folds by subject; encoder, PCA, scaling, classifier and calibration are fitted on the other subjects, penalty,"
     " epochs and Platt's parameters on inner folds of these. Metrics are of calibrated probabilities pooled over the folds"
     " (positive: the later state), means over the repeats; components of a cell are averaged as logits. Interval: 95 %,"
-    " bootstrap of subjects with the models fixed; pair ordering: Clopper and Pearson. p: one-sided, of the AUC, scans"
+    " bootstrap of subjects with the models fixed; differences in AUC are paired;"
+    " pair ordering: Clopper and Pearson. p: one-sided, of the AUC, scans"
     " exchanged within subjects with the models fixed, the null's spread widened by sqrt(2) because subjects of different"
     " folds train each other's models; Holm over the networks. Nuisance-only: refitted under exchanged states."
 )
@@ -54,7 +56,10 @@ def write_study(
     """
     result = evaluate_study(study, record, after=after, bootstrap=bootstrap, permutations=permutations, seed=seed)
     with new_folder(Path(out)) as folder:
-        tables = {RECOVERY: result.recovery, MEAN_RECOVERY: result.mean_recovery, SPACE: result.space}
+        tables = {
+            RECOVERY: result.recovery, MEAN_RECOVERY: result.mean_recovery, SPACE: result.space,
+            DIFFERENCES: result.differences,
+        }  # fmt: skip
         text = json.dumps(study_record(result, study, list(tables)), indent=1, allow_nan=False)
         (folder / "results.json").write_text(text, encoding="utf-8")
         result.scores.to_csv(folder / "scores.tsv", sep="\t", index=False)
@@ -73,6 +78,8 @@ def study_record(result: StudyResult, study: Study, tables: list[str]) -> dict[s
         "format": FORMAT, "version": VERSION, "model": result.model, "settings": result.settings, "method": METHOD,
         "rows": _rows(pd.DataFrame([dataclasses.asdict(row) for row in result.rows])),
         "mean_recovery": _rows(result.mean_recovery), "space": _rows(result.space),
+        "differences": _rows(result.differences),
+        "nuisances": {"columns": nuisance_columns(study.scans), "fixed": fixed_columns(study.scans)},
         "checks": [dataclasses.asdict(check) for check in result.checks],
         "paper": PAPER, "tables": tables, "folds": list(study.folds), "study": result.record,
     }  # fmt: skip
@@ -117,7 +124,19 @@ def render_study(out: str | Path) -> str:
     flagged = [f"{c['status'].upper()} {c['name']}: {c['detail']}" for c in record["checks"] if c["status"] != "passed"]
     n = max(row["n_subjects"] for row in record["rows"])
     head = f"State of each network ({record['settings']['after']} is positive), held-out subjects, n = {n}"
-    return "\n".join([head, "", lines[0], "  ".join("-" * width for width in widths), *lines[1:], "", *flagged]).rstrip()
+    rule = "  ".join("-" * width for width in widths)
+    return "\n".join([head, "", lines[0], rule, *lines[1:], "", *_differences(record), *flagged]).rstrip()
+
+
+def _differences(record: dict[str, Any]) -> list[str]:
+    """Of the whole brain, a line each."""
+    rows = [row for row in record.get("differences") or () if row["network"] == WHOLE]
+    spans = ["" if row["ci_low"] is None else f" ({row['ci_low']:.3f} to {row['ci_high']:.3f})" for row in rows]
+    lines = [
+        f"{row['model']} minus {row['other']}, {WHOLE}: {_number(row['value'])}{span}"
+        for row, span in zip(rows, spans, strict=True)
+    ]
+    return ["Paired differences in AUC, 95 % CI over subjects:", *lines, ""] if lines else []
 
 
 def _markdown(result: StudyResult) -> str:

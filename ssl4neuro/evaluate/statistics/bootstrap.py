@@ -86,9 +86,10 @@ def equivalence_p(interval: Interval, centre: float, margin: float) -> float:
     """p of two one-sided tests (Schuirmann 1987): small when the estimate lies within `centre` ± `margin` for certain.
 
     Each side is the level at which the one-sided, expanded percentile bound would touch the margin; the larger counts. So
-    p <= 0.05 just when the 90 % interval lies inside. NaN without resamples.
+    p <= 0.05 just when the 90 % interval lies inside. NaN without resamples, and where all agree on a place inside (a probe
+    that always answers the same): they know nothing of the uncertainty.
     """
-    if not len(interval.resampled):
+    if not len(interval.resampled) or (np.ptp(interval.resampled) == 0 and abs(interval.value - centre) < margin):
         return float("nan")
     outside = [(interval.resampled <= centre - margin).sum(), (interval.resampled >= centre + margin).sum()]
     share = (1 + max(outside)) / (1 + len(interval.resampled))
