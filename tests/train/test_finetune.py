@@ -14,7 +14,7 @@ from clip_sources import beating
 
 from ssl4neuro import checkpoint
 from ssl4neuro.cli import main
-from ssl4neuro.config import load
+from ssl4neuro.config import load, read_yaml
 from ssl4neuro.data.cohort import Cohort
 from ssl4neuro.data.labelled import labelled_frames
 from ssl4neuro.data.prepare_clips import prepare_clips
@@ -31,7 +31,7 @@ SMALL = [
     *("--clip.size", "32", "--loop.epochs", "2", "--loop.steps", "3", "--loop.checkpoint_steps", "1"),
     *("--overlays", "0", "--baselines", "false", "--folds", "0", "--split.validation", "0.3"),
 ]
-RECIPES = tuple(recipe.stem for recipe in recipes() if finetuning(recipe))
+RECIPES = tuple(r.stem for r in recipes() if finetuning(r) and read_yaml(r).get("task", "segmentation") == "segmentation")
 
 
 def source(root: Path, patients: int = 8, frames: int = 8, values: tuple[int, ...] = (1, 2, 3)) -> Path:
